@@ -1,0 +1,1 @@
+//! One file per API key, and the one table that lists them.

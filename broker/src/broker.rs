@@ -1,0 +1,1 @@
+//! Starts a broker, wires its parts together, and shuts it down.

@@ -1,0 +1,1 @@
+//! decide → records → replay: topics, partitions, brokers, configs, and the image they make.

@@ -1,0 +1,3 @@
+//! Coordinators: groups and offsets, kept as records in internal topics.
+
+pub mod group;

@@ -1,0 +1,75 @@
+//! All that the broker asks of the machine: clock, disk, network, randomness, blocking work.
+//!
+//! Two implementations: [`real`], and `simulated` (feature `simulation`), in which one seed decides
+//! everything. Nothing outside this module touches the operating system; clippy's disallowed
+//! methods and types enforce that. Rules that keep a run replayable: every `select!` is `biased`,
+//! no map with a random seed is iterated, tasks start with [`spawn`] only.
+
+mod clock;
+pub mod disk;
+pub mod network;
+mod random;
+pub mod real;
+#[cfg(feature = "simulation")]
+pub mod simulated;
+
+use std::future::Future;
+use std::sync::Arc;
+
+pub use clock::Clock;
+pub use disk::{Disk, DiskFile};
+pub use network::{Io, Listener, Network, Stream};
+pub use random::Random;
+
+/// The world of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    pub clock: Clock,
+    pub disk: Arc<dyn Disk>,
+    pub net: Arc<dyn Network>,
+    pub random: Random,
+    blocking: Blocking,
+}
+
+/// Where work runs that may wait for the disk.
+#[derive(Clone, Copy)]
+pub enum Blocking {
+    /// On tokio's pool of blocking threads.
+    Pool,
+    /// At once, on the calling task: in simulation, where the disk never really waits.
+    Inline,
+}
+
+impl Env {
+    pub fn new(
+        clock: Clock,
+        disk: Arc<dyn Disk>,
+        net: Arc<dyn Network>,
+        random: Random,
+        blocking: Blocking,
+    ) -> Self {
+        Self { clock, disk, net, random, blocking }
+    }
+
+    /// Runs `work`, which may wait for the disk, without holding up a task of the runtime.
+    pub async fn blocking<T, F>(&self, work: F) -> T
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        match self.blocking {
+            Blocking::Pool => real::blocking(work).await,
+            Blocking::Inline => work(),
+        }
+    }
+}
+
+/// Starts a task on the current runtime; under simulation that is the node's own, so that a crash
+/// of the node ends it.
+pub fn spawn<F>(task: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(task)
+}

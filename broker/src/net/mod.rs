@@ -1,0 +1,1 @@
+//! Listeners, frames, and connections with in-order replies; outgoing connections to peers.

@@ -1,0 +1,1 @@
+//! Partitions as leader and follower, fetchers, parked requests.

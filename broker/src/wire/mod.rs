@@ -1,0 +1,1 @@
+//! Bytes: request headers, bounds-checked decoding, record batches, metadata records.
