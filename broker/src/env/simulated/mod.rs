@@ -1,0 +1,1 @@
+//! The simulated world: one seed decides time, network and disk.
