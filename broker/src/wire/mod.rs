@@ -1,1 +1,3 @@
 //! Bytes: request headers, bounds-checked decoding, record batches, metadata records.
+
+pub mod message;
