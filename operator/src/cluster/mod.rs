@@ -1,0 +1,5 @@
+//! `KafkaCluster`: from a manifest to brokers that serve.
+
+pub mod validate;
+
+pub use validate::{ValidCluster, validate};

@@ -1,0 +1,5 @@
+//! `KafkaTopic`: from a manifest to a topic that is as it says.
+
+pub mod validate;
+
+pub use validate::{ValidTopic, validate};
