@@ -1,1 +1,30 @@
-//! See the workspace README.
+//! A small Kafka client: what the operator and the `kafka-*.sh` tools need, and no more.
+//!
+//! From the bottom up: [`connection`] is one socket to one broker; [`Client`] knows the brokers and
+//! who leads what; [`Admin`], [`Producer`] and [`Consumer`] stand on it. [`records`] reads and
+//! writes record batches as the Java client does, [`text`] holds Kafka's printed forms.
+//!
+//! Invariants: requests to one broker leave in the order in which they were made; an answer is
+//! matched to its request by correlation id, and a mismatch closes the connection; addresses are
+//! resolved anew at each connect, because a pod has a new address after each restart.
+//!
+//! Deliberately absent: TLS and SASL, transactions, KIP-848 group membership (such groups are
+//! described, not joined), fetch sessions, topic ids in Produce and Fetch.
+
+mod admin;
+mod client;
+mod connection;
+mod error;
+mod names;
+pub mod records;
+pub mod text;
+
+pub use admin::{
+    Admin, Cluster, ConfigEntry, ConfigOp, ConfigSource, ConfigSynonym, ConfigType,
+    GroupDescription, GroupListing, GroupMember, GroupOffset, LogDir, NewTopic, OffsetSpec,
+    PartitionInfo, Reassignment, Resource, ResourceType, SupportedApis, Topic,
+};
+pub use client::{Client, Node, Options};
+pub use connection::{Connection, Pending};
+pub use error::{Error, ErrorCode, Result};
+pub use names::TopicPartition;

@@ -1,0 +1,193 @@
+//! Topics and their partitions.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::create_partitions_request::{
+    CreatePartitionsAssignment, CreatePartitionsTopic,
+};
+use kafka_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{
+    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest,
+};
+use uuid::Uuid;
+
+use super::{Admin, NewTopic, PartitionInfo, Reassignment, Topic};
+use crate::client::Backoff;
+use crate::names::{str_bytes, topic_name};
+use crate::{Error, ErrorCode, Result, TopicPartition};
+
+/// How long the controller may take to carry out a change before the broker answers.
+const CHANGE_TIMEOUT_MS: i32 = 30_000;
+
+impl Admin {
+    /// Describes `names`, or all topics. A topic that does not exist comes back with `error`.
+    pub async fn topics(&self, names: Option<&[&str]>) -> Result<Vec<Topic>> {
+        let mut backoff = Backoff::until(self.client.options().api_timeout);
+        loop {
+            match self.client.metadata(names).await {
+                Ok(answer) => return Ok(answer.topics.into_iter().map(topic).collect()),
+                Err(error) if error.is_retriable() && backoff.wait().await => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// As [`topics`](Self::topics), by id.
+    pub async fn topics_by_id(&self, ids: &[Uuid]) -> Result<Vec<Topic>> {
+        let asked = ids
+            .iter()
+            .map(|id| MetadataRequestTopic::default().with_topic_id(*id).with_name(None))
+            .collect();
+        let request = MetadataRequest::default()
+            .with_topics(Some(asked))
+            .with_allow_auto_topic_creation(false);
+        let answer = self.client.call_any(&request).await?;
+        Ok(answer.topics.into_iter().map(topic).collect())
+    }
+
+    pub async fn create_topic(&self, new: NewTopic, validate_only: bool) -> Result<()> {
+        let name = new.name.clone();
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![creatable(new)])
+            .with_timeout_ms(CHANGE_TIMEOUT_MS)
+            .with_validate_only(validate_only);
+        let answer = self.client.call_any(&request).await?;
+        let result = answer.topics.into_iter().find(|topic| topic.name.as_str() == name);
+        let result = result.ok_or_else(|| silent("CreateTopics", &name))?;
+        Error::check(result.error_code, result.error_message.as_deref())
+    }
+
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        // Versions up to 5 carry `topic_names`, later ones `topics`: the encoder refuses the other.
+        let by_state = self.client.to_any().await?.version_of::<DeleteTopicsRequest>()? >= 6;
+        let request = DeleteTopicsRequest::default().with_timeout_ms(CHANGE_TIMEOUT_MS);
+        let request = if by_state {
+            request.with_topics(vec![DeleteTopicState::default().with_name(Some(topic_name(name)))])
+        } else {
+            request.with_topic_names(vec![topic_name(name)])
+        };
+        let answer = self.client.call_any(&request).await?;
+        let result =
+            answer.responses.into_iter().next().ok_or_else(|| silent("DeleteTopics", name))?;
+        Error::check(result.error_code, result.error_message.as_deref())
+    }
+
+    /// Raises the number of partitions of `name` to `total`; the brokers place the new ones.
+    pub async fn create_partitions(&self, name: &str, total: i32) -> Result<()> {
+        self.create_partitions_on(name, total, None).await
+    }
+
+    /// As [`create_partitions`](Self::create_partitions), with the brokers of each new partition.
+    pub async fn create_partitions_on(
+        &self,
+        name: &str,
+        total: i32,
+        assignment: Option<Vec<Vec<i32>>>,
+    ) -> Result<()> {
+        let assignments = assignment.map(|all| {
+            let one = |brokers: Vec<i32>| {
+                CreatePartitionsAssignment::default().with_broker_ids(broker_ids(brokers))
+            };
+            all.into_iter().map(one).collect()
+        });
+        let topic = CreatePartitionsTopic::default()
+            .with_name(topic_name(name))
+            .with_count(total)
+            .with_assignments(assignments);
+        let request = CreatePartitionsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(CHANGE_TIMEOUT_MS);
+        let answer = self.client.call_any(&request).await?;
+        let result =
+            answer.results.into_iter().next().ok_or_else(|| silent("CreatePartitions", name))?;
+        Error::check(result.error_code, result.error_message.as_deref())
+    }
+
+    /// The reassignments under way.
+    pub async fn reassignments(&self) -> Result<BTreeMap<TopicPartition, Reassignment>> {
+        let request = ListPartitionReassignmentsRequest::default()
+            .with_timeout_ms(CHANGE_TIMEOUT_MS)
+            .with_topics(None);
+        let answer = self.client.call_any(&request).await?;
+        Error::check(answer.error_code, answer.error_message.as_deref())?;
+        let mut all = BTreeMap::new();
+        for topic in answer.topics {
+            for partition in topic.partitions {
+                let at = TopicPartition::new(topic.name.as_str(), partition.partition_index);
+                all.insert(
+                    at,
+                    Reassignment {
+                        replicas: ids(&partition.replicas),
+                        adding: ids(&partition.adding_replicas),
+                        removing: ids(&partition.removing_replicas),
+                    },
+                );
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn silent(api: &str, about: &str) -> Error {
+    Error::Protocol(format!("the answer to {api} says nothing about {about}"))
+}
+
+fn creatable(new: NewTopic) -> CreatableTopic {
+    let assigned = new.assignment.is_some();
+    let assignments = new.assignment.unwrap_or_default().into_iter().map(|(partition, brokers)| {
+        CreatableReplicaAssignment::default()
+            .with_partition_index(partition)
+            .with_broker_ids(broker_ids(brokers))
+    });
+    let configs = new.configs.iter().map(|(key, value)| {
+        CreatableTopicConfig::default().with_name(str_bytes(key)).with_value(Some(str_bytes(value)))
+    });
+    CreatableTopic::default()
+        .with_name(topic_name(&new.name))
+        .with_num_partitions(if assigned { -1 } else { new.partitions.unwrap_or(-1) })
+        .with_replication_factor(if assigned { -1 } else { new.replication.unwrap_or(-1) })
+        .with_assignments(assignments.collect())
+        .with_configs(configs.collect())
+}
+
+fn broker_ids(ids: Vec<i32>) -> Vec<BrokerId> {
+    ids.into_iter().map(BrokerId).collect()
+}
+
+fn ids(brokers: &[BrokerId]) -> Vec<i32> {
+    brokers.iter().map(|id| id.0).collect()
+}
+
+fn topic(topic: MetadataResponseTopic) -> Topic {
+    let mut partitions: Vec<PartitionInfo> = topic.partitions.iter().map(partition).collect();
+    partitions.sort_by_key(|partition| partition.id);
+    Topic {
+        name: topic.name.map(|name| name.to_string()).unwrap_or_default(),
+        id: topic.topic_id,
+        internal: topic.is_internal,
+        error: ErrorCode::try_from_code(topic.error_code),
+        partitions,
+    }
+}
+
+fn partition(partition: &MetadataResponsePartition) -> PartitionInfo {
+    PartitionInfo {
+        id: partition.partition_index,
+        error: ErrorCode::try_from_code(partition.error_code),
+        leader: Some(partition.leader_id.0).filter(|id| *id >= 0),
+        leader_epoch: partition.leader_epoch,
+        replicas: ids(&partition.replica_nodes),
+        isr: ids(&partition.isr_nodes),
+        offline: ids(&partition.offline_replicas),
+        elr: None,
+        last_known_elr: None,
+    }
+}

@@ -1,0 +1,1 @@
+//! Record batches: reading and writing them as the Java client does.
