@@ -1,0 +1,206 @@
+//! Configuration of topics and brokers: set, removed, appended to.
+//!
+//! Only what differs from the defaults is a record. Topics and brokers (one, or with an empty name
+//! all of them) are known; client metrics, broker loggers and groups are refused by name.
+
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as AlterResult;
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+};
+
+use super::decision::{Decision, View};
+use super::image::{Config, ResourceType};
+use crate::error::{ErrorCode, Refusal};
+use crate::wire::metadata::{ConfigRecord, Record};
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// Refuses a value that its key does not allow.
+pub fn check(view: View<'_>, of: ResourceType, name: &str, value: &str) -> Result<(), Refusal> {
+    view.rules
+        .check(of, name, value)
+        .map_err(|message| Refusal::new(ErrorCode::InvalidConfig, message))
+}
+
+pub fn incremental(
+    view: View<'_>,
+    request: &IncrementalAlterConfigsRequest,
+) -> Decision<IncrementalAlterConfigsResponse> {
+    let mut records = Vec::new();
+    let mut responses = Vec::new();
+    for resource in &request.resources {
+        let key = (resource.resource_type, &resource.resource_name);
+        let twice =
+            request.resources.iter().filter(|it| (it.resource_type, &it.resource_name) == key);
+        let ops = resource
+            .configs
+            .iter()
+            .map(|config| (&*config.name, config.config_operation, config.value.as_deref()));
+        let outcome = unique(twice.count())
+            .and_then(|()| alter(view, resource.resource_type, &resource.resource_name, ops));
+        let response = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_message(None);
+        responses.push(match outcome {
+            Ok(new) => {
+                records.extend(new);
+                response
+            }
+            Err(refusal) => response
+                .with_error_code(refusal.code.code())
+                .with_error_message(Some(refusal.message.into())),
+        });
+    }
+    if request.validate_only {
+        records.clear();
+    }
+    Decision::new(records, IncrementalAlterConfigsResponse::default().with_responses(responses))
+}
+
+/// The older form: what is not named is removed.
+pub fn replace(view: View<'_>, request: &AlterConfigsRequest) -> Decision<AlterConfigsResponse> {
+    let mut records = Vec::new();
+    let mut responses = Vec::new();
+    for resource in &request.resources {
+        let key = (resource.resource_type, &resource.resource_name);
+        let twice =
+            request.resources.iter().filter(|it| (it.resource_type, &it.resource_name) == key);
+        let kept = |name: &str| resource.configs.iter().any(|config| &*config.name == name);
+        let removed: Vec<String> = ResourceType::from_code(resource.resource_type)
+            .map(|of| view.image.config(of, &resource.resource_name))
+            .into_iter()
+            .flat_map(Config::keys)
+            .filter(|name| !kept(name))
+            .cloned()
+            .collect();
+        let set = resource.configs.iter().map(|it| (&*it.name, SET, it.value.as_deref()));
+        let ops = set.chain(removed.iter().map(|name| (name.as_str(), DELETE, None)));
+        let outcome = unique(twice.count())
+            .and_then(|()| alter(view, resource.resource_type, &resource.resource_name, ops));
+        let response = AlterResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_message(None);
+        responses.push(match outcome {
+            Ok(new) => {
+                records.extend(new);
+                response
+            }
+            Err(refusal) => response
+                .with_error_code(refusal.code.code())
+                .with_error_message(Some(refusal.message.into())),
+        });
+    }
+    if request.validate_only {
+        records.clear();
+    }
+    Decision::new(records, AlterConfigsResponse::default().with_responses(responses))
+}
+
+fn unique(count: usize) -> Result<(), Refusal> {
+    match count {
+        1 => Ok(()),
+        _ => Err(invalid("Each resource must appear at most once.")),
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal::new(ErrorCode::InvalidRequest, message)
+}
+
+/// All changes of one resource, or none of them.
+fn alter<'a>(
+    view: View<'_>,
+    type_code: i8,
+    resource: &str,
+    ops: impl Iterator<Item = (&'a str, i8, Option<&'a str>)>,
+) -> Result<Vec<Record>, Refusal> {
+    let of = find_resource(view, type_code, resource)?;
+    let current = view.image.config(of, resource);
+    let mut records = Vec::new();
+    let mut changed = Vec::new();
+    for (name, op, value) in ops {
+        if changed.contains(&name) {
+            return Err(invalid(format!("Error due to duplicate config keys: {name}")));
+        }
+        changed.push(name);
+        let new = apply(view, of, current, name, op, value)?;
+        if let Some(new) = &new {
+            check(view, of, name, new)?;
+        }
+        if new.as_ref() != current.get(name) {
+            records.push(
+                ConfigRecord {
+                    resource_type: of.code(),
+                    resource_name: resource.into(),
+                    name: name.into(),
+                    value: new,
+                }
+                .into(),
+            );
+        }
+    }
+    Ok(records)
+}
+
+/// The value that `name` has after the operation; none when it is removed.
+fn apply(
+    view: View<'_>,
+    of: ResourceType,
+    current: &Config,
+    name: &str,
+    op: i8,
+    value: Option<&str>,
+) -> Result<Option<String>, Refusal> {
+    let given = || value.ok_or_else(|| invalid(format!("Null value not supported for : {name}")));
+    let verb = match op {
+        SET => return given().map(|value| Some(value.to_owned())),
+        DELETE => return Ok(None),
+        APPEND => "APPEND",
+        SUBTRACT => "SUBTRACT",
+        _ => return Err(invalid(format!("Unknown operation type {op}"))),
+    };
+    if !view.rules.is_list(of, name) {
+        return Err(Refusal::new(
+            ErrorCode::InvalidConfig,
+            format!("Can't {verb} to key {name} because its type is not LIST."),
+        ));
+    }
+    let now = current.get(name).cloned().or_else(|| view.rules.topic_default(name));
+    let now = now.unwrap_or_default();
+    let mut list: Vec<&str> = now.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
+    for item in given()?.split(',').map(str::trim).filter(|it| !it.is_empty()) {
+        match op {
+            APPEND if !list.contains(&item) => list.push(item),
+            SUBTRACT => list.retain(|it| *it != item),
+            _ => {}
+        }
+    }
+    Ok(Some(list.join(",")))
+}
+
+fn find_resource(view: View<'_>, code: i8, name: &str) -> Result<ResourceType, Refusal> {
+    match ResourceType::from_code(code) {
+        Some(ResourceType::Topic) if view.image.topic(name).is_some() => Ok(ResourceType::Topic),
+        Some(ResourceType::Topic) => Err(Refusal::new(
+            ErrorCode::UnknownTopicOrPartition,
+            format!("The topic '{name}' does not exist."),
+        )),
+        Some(ResourceType::Broker) if name.is_empty() || name.parse::<i32>().is_ok() => {
+            Ok(ResourceType::Broker)
+        }
+        Some(ResourceType::Broker) => {
+            Err(invalid(format!("Unable to parse broker name '{name}' as a base 10 number.")))
+        }
+        Some(other) => Err(invalid(format!(
+            "Configuration of {other:?} resources is not supported by this cluster yet."
+        ))),
+        None => Err(invalid(format!("Unknown resource type {code}."))),
+    }
+}
