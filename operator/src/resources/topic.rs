@@ -76,7 +76,7 @@ pub struct KafkaTopicSpec {
     pub replicas: Option<i32>,
 
     /// The topic's settings by Kafka's names, for example `retention.ms: 86400000`. A setting that
-    /// is taken out of this map returns to the cluster's default.
+    /// is not in this map is at the cluster's default, whoever may have set it.
     #[serde(default, skip_serializing_if = "Config::is_empty")]
     #[schemars(schema_with = "super::config::of_a_topic")]
     pub config: Config,
@@ -105,10 +105,6 @@ pub struct KafkaTopicStatus {
     /// Replicas that each partition has now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
-    /// Names of the settings that this resource has set, so that one that leaves the spec can be
-    /// returned to its default.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub managed_config: Vec<String>,
     /// `Ready`: the topic is in Kafka as the spec says.
     #[serde(default)]
     pub conditions: Conditions,

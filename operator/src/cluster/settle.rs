@@ -1,0 +1,102 @@
+//! What of a changed manifest can be done to brokers that already run.
+//!
+//! Scaling and growing volumes need the brokers' consent, which is not built yet. Such a change is
+//! refused by name, and everything else in the manifest goes ahead with the old value.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+
+use super::ValidCluster;
+
+/// A field that was changed and cannot follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub field: &'static str,
+    pub message: String,
+}
+
+/// Replaces by the running value whatever cannot change yet, and says what that was.
+pub fn settle(
+    mut cluster: ValidCluster,
+    running: Option<&StatefulSet>,
+) -> (ValidCluster, Vec<Refused>) {
+    let mut refused = Vec::new();
+    let Some(running) = running.and_then(|set| set.spec.as_ref()) else {
+        return (cluster, refused);
+    };
+    if let Some(replicas) = running.replicas.filter(|count| *count != cluster.spec.replicas) {
+        refused.push(Refused {
+            field: "spec.replicas",
+            message: format!(
+                "is {}, but the cluster runs {replicas} brokers and cannot be scaled yet",
+                cluster.spec.replicas
+            ),
+        });
+        cluster.spec.replicas = replicas;
+    }
+    let claims = running.volume_claim_templates.as_deref().unwrap_or_default();
+    let Some(claim) = claims.first().and_then(|claim| claim.spec.as_ref()) else {
+        return (cluster, refused);
+    };
+    let storage = &mut cluster.spec.storage;
+    let requests = claim.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    if let Some(size) = requests.and_then(|requests| requests.get("storage"))
+        && size.0 != storage.size
+    {
+        refused.push(Refused {
+            field: "spec.storage.size",
+            message: format!(
+                "is {}, but the volumes have {} and cannot grow yet",
+                storage.size, size.0
+            ),
+        });
+        storage.size.clone_from(&size.0);
+    }
+    // The API server fills in a default class in the claims only, not in the template.
+    if claim.storage_class_name != storage.class {
+        let name =
+            |class: &Option<String>| class.clone().unwrap_or_else(|| "the default".to_owned());
+        refused.push(Refused {
+            field: "spec.storage.class",
+            message: format!(
+                "is {}, but the volumes are of class {} and cannot move",
+                name(&storage.class),
+                name(&claim.storage_class_name)
+            ),
+        });
+        storage.class.clone_from(&claim.storage_class_name);
+    }
+    (cluster, refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::build;
+    use crate::cluster::tests::demo;
+
+    #[test]
+    fn a_new_cluster_is_as_its_manifest_says() {
+        assert_eq!(settle(demo(), None), (demo(), vec![]));
+    }
+
+    #[test]
+    fn an_unchanged_manifest_changes_nothing() {
+        let running = build::stateful_set::stateful_set(&demo(), "id", "image");
+        assert_eq!(settle(demo(), Some(&running)), (demo(), vec![]));
+    }
+
+    #[test]
+    fn what_cannot_change_stays_and_is_named() {
+        let running = build::stateful_set::stateful_set(&demo(), "id", "image");
+        let mut changed = demo();
+        changed.spec.replicas = 5;
+        changed.spec.storage.size = "2Gi".to_owned();
+        changed.spec.storage.class = Some("fast".to_owned());
+        changed.config.insert("num.io.threads".to_owned(), "4".to_owned());
+        let (settled, refused) = settle(changed.clone(), Some(&running));
+        let fields: Vec<_> = refused.iter().map(|refused| refused.field).collect();
+        assert_eq!(fields, ["spec.replicas", "spec.storage.size", "spec.storage.class"]);
+        assert_eq!(settled.spec, demo().spec);
+        assert_eq!(settled.config, changed.config);
+    }
+}
