@@ -1,1 +1,17 @@
 //! Starts a broker, wires its parts together, and shuts it down.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::Settings;
+use crate::controller::image::Image;
+use crate::env::Env;
+
+/// All parts of a running node.
+pub struct Broker {
+    pub env: Env,
+    pub settings: Settings,
+    /// The cluster as this node knows it.
+    pub image: Arc<ArcSwap<Image>>,
+}

@@ -1,5 +1,8 @@
 //! Bytes: request headers, bounds-checked decoding, record batches, metadata records.
 
+pub mod bounds;
+pub mod header;
 pub mod message;
 pub mod metadata;
 pub mod records;
+pub mod schema;

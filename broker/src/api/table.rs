@@ -1,0 +1,43 @@
+//! The table of all APIs: what is not in it is neither served nor advertised.
+
+use std::sync::LazyLock;
+
+use super::{Api, Scope, api_versions};
+
+/// One line for each API.
+const ALL: &[Api] = &[api_versions::API];
+
+/// All APIs of a kind of listener, in order of their keys.
+pub fn apis(scope: Scope) -> &'static [Api] {
+    static TABLES: LazyLock<[Vec<Api>; 2]> = LazyLock::new(|| {
+        [Scope::Broker, Scope::Controller].map(|scope| {
+            let mut apis: Vec<Api> = ALL.iter().copied().filter(|api| api.is_in(scope)).collect();
+            apis.sort_by_key(|api| api.key as i16);
+            apis
+        })
+    });
+    &TABLES[scope as usize]
+}
+
+/// The API with `key`, if that kind of listener serves it.
+pub fn find(scope: Scope, key: i16) -> Option<&'static Api> {
+    let apis = apis(scope);
+    apis.binary_search_by_key(&key, |api| api.key as i16).ok().map(|at| &apis[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_listener_serves_an_api_twice_or_a_version_that_cannot_be_decoded() {
+        for scope in [Scope::Broker, Scope::Controller] {
+            let apis = apis(scope);
+            assert!(apis.windows(2).all(|pair| (pair[0].key as i16) < pair[1].key as i16));
+            for api in apis {
+                let known = api.key.valid_versions();
+                assert!(known.min <= api.min && api.max <= known.max, "{api:?}");
+            }
+        }
+    }
+}
