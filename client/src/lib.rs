@@ -14,8 +14,10 @@
 mod admin;
 mod client;
 mod connection;
+mod consumer;
 mod error;
 mod names;
+mod producer;
 pub mod records;
 pub mod text;
 
@@ -26,5 +28,12 @@ pub use admin::{
 };
 pub use client::{Client, Node, Options};
 pub use connection::{Connection, Pending};
+pub use consumer::{
+    Assignor, Consumer, ConsumerOptions, ConsumerRecord, Isolation, OffsetReset, StartAt,
+    Subscription,
+};
 pub use error::{Error, ErrorCode, Result};
 pub use names::TopicPartition;
+pub use producer::{
+    Acks, Delivered, Delivery, Producer, ProducerOptions, ProducerRecord, partition_for_key,
+};

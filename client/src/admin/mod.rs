@@ -13,6 +13,7 @@ use kafka_protocol::messages::{ApiKey, describe_log_dirs_request::DescribableLog
 use kafka_protocol::messages::{DescribeClusterRequest, DescribeLogDirsRequest};
 use kafka_protocol::protocol::VersionRange;
 
+pub(crate) use groups::{by_topic, decode_assignment};
 pub use types::*;
 
 use crate::names::topic_name;
