@@ -35,11 +35,19 @@ pub struct Sessions {
 struct Session {
     /// Until then it counts as alive, if it is unfenced.
     valid_until: Instant,
+    /// A connection of it has closed: it has until then to be heard of again.
+    suspect_until: Option<Instant>,
     metadata_offset: Offset,
     /// The offset that all others must have read before it may stop.
     shutdown_offset: Option<Offset>,
     /// The offset of its registration, which it must have read to be unfenced.
     registered_at: Offset,
+}
+
+impl Session {
+    fn deadline(&self) -> Instant {
+        self.suspect_until.map_or(self.valid_until, |suspect| suspect.min(self.valid_until))
+    }
 }
 
 impl Sessions {
@@ -58,6 +66,7 @@ impl Sessions {
     pub fn register(&mut self, id: NodeId, registered_at: Offset, now: Instant) {
         let session = Session {
             valid_until: now + self.timeout,
+            suspect_until: None,
             metadata_offset: -1,
             shutdown_offset: None,
             registered_at,
@@ -72,30 +81,38 @@ impl Sessions {
     fn touch(&mut self, id: NodeId, offset: Offset, now: Instant) {
         if let Some(session) = self.brokers.get_mut(&id) {
             session.valid_until = now + self.timeout;
+            session.suspect_until = None;
             session.metadata_offset = offset;
         }
     }
 
     /// A connection of the broker has closed: unless it is heard of within `grace`, it is dead.
-    pub fn shorten(&mut self, id: NodeId, grace: Duration, now: Instant) {
+    pub fn suspect(&mut self, id: NodeId, grace: Duration, now: Instant) {
         if let Some(session) = self.brokers.get_mut(&id) {
-            session.valid_until = session.valid_until.min(now + grace);
+            session.suspect_until.get_or_insert(now + grace);
+        }
+    }
+
+    /// It was heard of, though not by a heartbeat.
+    pub fn trust(&mut self, id: NodeId) {
+        if let Some(session) = self.brokers.get_mut(&id) {
+            session.suspect_until = None;
         }
     }
 
     pub fn is_valid(&self, id: NodeId, now: Instant) -> bool {
-        self.brokers.get(&id).is_some_and(|session| session.valid_until >= now)
+        self.brokers.get(&id).is_some_and(|session| session.deadline() >= now)
     }
 
     /// When the next of the unfenced brokers has to have been heard of.
     pub fn next_deadline(&self, view: View<'_>) -> Option<Instant> {
-        self.unfenced(view).map(|(_, session)| session.valid_until).min()
+        self.unfenced(view).map(|(_, session)| session.deadline()).min()
     }
 
     /// The unfenced brokers whose session has ended.
     pub fn stale(&self, view: View<'_>, now: Instant) -> Vec<NodeId> {
         self.unfenced(view)
-            .filter(|(_, session)| session.valid_until < now)
+            .filter(|(_, session)| session.deadline() < now)
             .map(|(id, _)| id)
             .collect()
     }

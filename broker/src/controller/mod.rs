@@ -8,17 +8,25 @@
 pub mod brokers;
 pub mod configs;
 pub mod decision;
+pub mod driver;
 pub mod election;
+pub mod fetch;
 pub mod image;
 pub mod isr;
+pub mod loader;
+pub mod metadata;
 pub mod placement;
 pub mod producer_ids;
 pub mod replay;
+pub mod rules;
 pub mod topics;
 
 pub use decision::{ConfigRules, Decision, EffectiveConfig, View};
+pub use driver::{Controller, Start};
+pub use fetch::serve_metadata_fetch;
 pub use image::{
     BrokerImage, Config, ControllerImage, Endpoint, Image, PartitionImage, ResourceType,
     SupportedFeature, TopicImage,
 };
+pub use metadata::{Listener, Metadata};
 pub use replay::Delta;
