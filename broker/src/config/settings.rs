@@ -1,5 +1,6 @@
 //! The settings of one node, typed and checked.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,6 +29,8 @@ macro_rules! numbers {
             pub metadata_log_dir: PathBuf,
             /// Topics to be created once the broker serves.
             pub create_topics: Vec<CreateTopic>,
+            /// `max.connections.per.ip.overrides`.
+            pub max_connections_by_address: Vec<(IpAddr, usize)>,
             /// Settings as they were given, defaults left out.
             pub given: Properties,
             $($(#[$doc])* pub $field: $kind,)*
@@ -37,11 +40,11 @@ macro_rules! numbers {
             fn numbers(values: &Values<'_>, head: Head) -> Result<Self, Fault> {
                 let Head {
                     node_id, cluster_id, roles, listeners, quorum, rack, log_dirs,
-                    metadata_log_dir, create_topics, given,
+                    metadata_log_dir, create_topics, max_connections_by_address, given,
                 } = head;
                 Ok(Self {
                     node_id, cluster_id, roles, listeners, quorum, rack, log_dirs,
-                    metadata_log_dir, create_topics, given,
+                    metadata_log_dir, create_topics, max_connections_by_address, given,
                     $($field: values.typed($name)?,)*
                 })
             }
@@ -64,7 +67,6 @@ numbers! {
 
     max_connections: i32 = "max.connections",
     max_connections_per_ip: i32 = "max.connections.per.ip",
-    max_connections_per_ip_overrides: String = "max.connections.per.ip.overrides",
     connections_max_idle: Option<Duration> = "connections.max.idle.ms",
     socket_request_max_bytes: i32 = "socket.request.max.bytes",
     socket_connection_setup_timeout: Duration = "socket.connection.setup.timeout.ms",
@@ -179,6 +181,7 @@ struct Head {
     log_dirs: Vec<PathBuf>,
     metadata_log_dir: PathBuf,
     create_topics: Vec<CreateTopic>,
+    max_connections_by_address: Vec<(IpAddr, usize)>,
     given: Properties,
 }
 
@@ -218,6 +221,7 @@ impl Settings {
             log_dirs,
             metadata_log_dir,
             create_topics,
+            max_connections_by_address: by_address(&values)?,
             given: given.clone(),
         };
         let settings = Self::numbers(&values, head)?;
@@ -443,6 +447,22 @@ fn log_dirs(values: &Values<'_>) -> Result<Vec<PathBuf>, Fault> {
         }
     }
     Ok(dirs)
+}
+
+/// `address:count,…`; an IPv6 address stands in brackets.
+fn by_address(values: &Values<'_>) -> Result<Vec<(IpAddr, usize)>, Fault> {
+    let name = "max.connections.per.ip.overrides";
+    let one = |item: &str| {
+        let (address, count) = item.rsplit_once(':')?;
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        Some((address.parse().ok()?, count.trim().parse().ok()?))
+    };
+    split_list(values.text(name).unwrap_or_default())
+        .into_iter()
+        .map(|item| {
+            one(item).ok_or_else(|| wrong(format!("{name}: {item:?} is not IP-ADDRESS:COUNT")))
+        })
+        .collect()
 }
 
 fn create_topics(text: &str) -> Result<Vec<CreateTopic>, Fault> {

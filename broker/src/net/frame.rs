@@ -33,7 +33,9 @@ pub struct FrameReader<R> {
     large: Option<Large>,
     max: usize,
     /// Bytes read so far, frames and prefixes.
-    pub received: u64,
+    received: u64,
+    /// How many of these were told.
+    told: u64,
 }
 
 /// A frame that does not fit the scratch buffer.
@@ -45,7 +47,19 @@ struct Large {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Frames of more than `max` bytes are refused by their prefix.
     pub fn new(io: R, max: usize) -> Self {
-        Self { io, scratch: BytesMut::new(), large: None, max, received: 0 }
+        Self { io, scratch: BytesMut::new(), large: None, max, received: 0, told: 0 }
+    }
+
+    /// Bytes read so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes read since the last call.
+    pub fn take_received(&mut self) -> u64 {
+        let new = self.received - self.told;
+        self.told = self.received;
+        new
     }
 
     /// The next frame without its prefix; `None` when the other side has ended the connection.
