@@ -1,0 +1,144 @@
+//! A request to the coordinator of one group, or of several in one partition.
+
+use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
+use kafka_protocol::messages::describe_groups_response::DescribedGroup;
+use kafka_protocol::messages::leave_group_response::MemberResponse;
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use kafka_protocol::messages::{
+    GroupId, HeartbeatRequest, HeartbeatResponse, LeaveGroupRequest, LeaveGroupResponse,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+    SyncGroupRequest,
+};
+
+use super::classic::{self, JoinCall};
+use super::effects::{Answer, Token};
+use crate::error::ErrorCode;
+
+#[derive(Debug, Clone)]
+pub enum Call {
+    Join(Box<JoinCall>),
+    Sync(SyncGroupRequest),
+    Heartbeat(HeartbeatRequest),
+    Leave(LeaveGroupRequest),
+    OffsetCommit(OffsetCommitRequest),
+    OffsetFetch { group: OffsetFetchRequestGroup, require_stable: bool },
+    OffsetDelete(OffsetDeleteRequest),
+    List { states: Vec<String>, types: Vec<String> },
+    Describe { groups: Vec<GroupId>, version: i16 },
+    Delete { groups: Vec<GroupId> },
+}
+
+/// Which kind of answer a token waits for, with what its error form repeats of the request.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    Join,
+    Sync,
+    Heartbeat,
+    Leave { request: LeaveGroupRequest },
+    OffsetCommit { request: OffsetCommitRequest },
+    OffsetFetch { group: GroupId },
+    OffsetDelete,
+    List,
+    Describe { groups: Vec<GroupId> },
+    Delete { groups: Vec<GroupId> },
+}
+
+impl Call {
+    pub fn asked(&self) -> Asked {
+        match self {
+            Self::Join(_) => Asked::Join,
+            Self::Sync(_) => Asked::Sync,
+            Self::Heartbeat(_) => Asked::Heartbeat,
+            Self::Leave(request) => Asked::Leave { request: request.clone() },
+            Self::OffsetCommit(request) => Asked::OffsetCommit { request: request.clone() },
+            Self::OffsetFetch { group, .. } => Asked::OffsetFetch { group: group.group_id.clone() },
+            Self::OffsetDelete(_) => Asked::OffsetDelete,
+            Self::List { .. } => Asked::List,
+            Self::Describe { groups, .. } => Asked::Describe { groups: groups.clone() },
+            Self::Delete { groups } => Asked::Delete { groups: groups.clone() },
+        }
+    }
+
+    /// The token is the runtime's; only a JoinGroup carries it itself, because it may be parked.
+    pub fn with_token(mut self, token: Token) -> Self {
+        if let Self::Join(call) = &mut self {
+            call.token = token;
+        }
+        self
+    }
+}
+
+impl Asked {
+    /// The answer that refuses all that was asked.
+    pub fn refuse(&self, code: ErrorCode) -> Answer {
+        match self {
+            Self::Join => Answer::Join(classic::refuse_join("", code)),
+            Self::Sync => Answer::Sync(classic::refuse_sync(code)),
+            // A client that hears of no rebalance keeps its partitions while we load.
+            Self::Heartbeat if code == ErrorCode::CoordinatorLoadInProgress => {
+                Answer::Heartbeat(HeartbeatResponse::default())
+            }
+            Self::Heartbeat => {
+                Answer::Heartbeat(HeartbeatResponse::default().with_error_code(code.code()))
+            }
+            Self::Leave { request } => Answer::Leave(refuse_leave(request, code)),
+            Self::OffsetCommit { request } => Answer::OffsetCommit(refuse_commit(request, code)),
+            Self::OffsetFetch { group } => Answer::OffsetFetch(
+                OffsetFetchResponseGroup::default()
+                    .with_group_id(group.clone())
+                    .with_error_code(code.code()),
+            ),
+            Self::OffsetDelete => {
+                Answer::OffsetDelete(OffsetDeleteResponse::default().with_error_code(code.code()))
+            }
+            Self::List => Answer::List(Vec::new()),
+            Self::Describe { groups } => {
+                let refuse = |id: &GroupId| {
+                    DescribedGroup::default().with_group_id(id.clone()).with_error_code(code.code())
+                };
+                Answer::Describe(groups.iter().map(refuse).collect())
+            }
+            Self::Delete { groups } => {
+                let refuse = |id: &GroupId| {
+                    DeletableGroupResult::default()
+                        .with_group_id(id.clone())
+                        .with_error_code(code.code())
+                };
+                Answer::Delete(groups.iter().map(refuse).collect())
+            }
+        }
+    }
+}
+
+/// An unknown group knows none of the members, and each is told so.
+fn refuse_leave(request: &LeaveGroupRequest, code: ErrorCode) -> LeaveGroupResponse {
+    if code != ErrorCode::UnknownMemberId {
+        return LeaveGroupResponse::default().with_error_code(code.code());
+    }
+    let members = request.members.iter().map(|member| {
+        MemberResponse::default()
+            .with_member_id(member.member_id.clone())
+            .with_group_instance_id(member.group_instance_id.clone())
+            .with_error_code(code.code())
+    });
+    LeaveGroupResponse::default().with_members(members.collect())
+}
+
+fn refuse_commit(request: &OffsetCommitRequest, code: ErrorCode) -> OffsetCommitResponse {
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code.code())
+        });
+        OffsetCommitResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_topic_id(topic.topic_id)
+            .with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}

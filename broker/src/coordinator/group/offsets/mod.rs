@@ -1,0 +1,269 @@
+//! Committed offsets: what each group has read of each partition.
+//!
+//! Every offset has the value that is committed in the log and, while writes are on their way,
+//! those that will follow. Readers see the committed one; what decides on writes sees the newest.
+//!
+//! Invariants: writes are numbered upwards; a value is visible to readers only once its write is
+//! committed; a write that is taken back leaves no trace.
+//!
+//! Deliberately absent: offsets of open transactions. Those that were in progress when a partition
+//! was loaded are dropped by the loader with a warning.
+
+mod requests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use uuid::Uuid;
+
+use super::records::OffsetCommitValue;
+use crate::types::{Millis, Offset};
+pub use requests::{commit, delete, fetch};
+
+/// Numbers the writes of one coordinator shard, upwards.
+pub type Write = u64;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Committed {
+    pub offset: Offset,
+    pub leader_epoch: i32,
+    pub metadata: Box<str>,
+    pub commit_timestamp: Millis,
+    /// Asked for by the client (versions 2 to 4); -1 for the broker's retention.
+    pub expire_timestamp: Millis,
+    /// Zero when an old broker wrote it.
+    pub topic_id: Uuid,
+}
+
+impl Committed {
+    /// Whether nobody wants it any more; `unused_since` is what its group says.
+    pub fn is_expired(&self, unused_since: Millis, now: Millis, retention_ms: i64) -> bool {
+        match self.expire_timestamp {
+            -1 => now - unused_since >= retention_ms,
+            at => now >= at,
+        }
+    }
+}
+
+impl From<OffsetCommitValue> for Committed {
+    fn from(value: OffsetCommitValue) -> Self {
+        Self {
+            offset: value.offset,
+            leader_epoch: value.leader_epoch,
+            metadata: value.metadata.into(),
+            commit_timestamp: value.commit_timestamp,
+            expire_timestamp: value.expire_timestamp,
+            topic_id: value.topic_id,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    committed: Option<Committed>,
+    /// On their way, in order.
+    pending: VecDeque<(Write, Option<Committed>)>,
+}
+
+impl Entry {
+    fn newest(&self) -> Option<&Committed> {
+        match self.pending.back() {
+            Some((_, value)) => value.as_ref(),
+            None => self.committed.as_ref(),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.committed.is_none() && self.pending.is_empty()
+    }
+}
+
+/// Whose eyes look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    Committed,
+    Newest,
+}
+
+type Partitions = BTreeMap<i32, Entry>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    group: String,
+    topic: String,
+    partition: i32,
+}
+
+#[derive(Debug, Default)]
+pub struct Offsets {
+    groups: BTreeMap<String, BTreeMap<String, Partitions>>,
+    /// Where values are pending, in the order of their writes.
+    writing: VecDeque<(Write, Place)>,
+}
+
+impl Offsets {
+    /// Puts a value, or a deletion, that `write` will commit.
+    pub fn put(
+        &mut self,
+        write: Write,
+        group: &str,
+        topic: &str,
+        partition: i32,
+        value: Option<Committed>,
+    ) {
+        let entry = self.entry(group, topic, partition);
+        entry.pending.push_back((write, value));
+        let (group, topic) = (group.to_owned(), topic.to_owned());
+        self.writing.push_back((write, Place { group, topic, partition }));
+    }
+
+    /// Puts what was read from the log.
+    pub fn load(&mut self, group: &str, topic: &str, partition: i32, value: Option<Committed>) {
+        self.entry(group, topic, partition).committed = value;
+        self.forget_if_gone(group, topic, partition);
+    }
+
+    /// All writes up to `write` are committed.
+    pub fn committed(&mut self, write: Write) {
+        while let Some((_, place)) = self.writing.pop_front_if(|(at, _)| *at <= write) {
+            let entry = self.entry(&place.group, &place.topic, place.partition);
+            while let Some((_, value)) = entry.pending.pop_front_if(|(at, _)| *at <= write) {
+                entry.committed = value;
+            }
+            self.forget_if_gone(&place.group, &place.topic, place.partition);
+        }
+    }
+
+    /// `write` and all after it never happened.
+    pub fn take_back(&mut self, write: Write) {
+        while let Some((_, place)) = self.writing.pop_back_if(|(at, _)| *at >= write) {
+            let entry = self.entry(&place.group, &place.topic, place.partition);
+            while entry.pending.pop_back_if(|(at, _)| *at >= write).is_some() {}
+            self.forget_if_gone(&place.group, &place.topic, place.partition);
+        }
+    }
+
+    pub fn get(&self, group: &str, topic: &str, partition: i32, view: View) -> Option<&Committed> {
+        let entry = self.groups.get(group)?.get(topic)?.get(&partition)?;
+        match view {
+            View::Committed => entry.committed.as_ref(),
+            View::Newest => entry.newest(),
+        }
+    }
+
+    /// All offsets of a group, by topic and partition.
+    pub fn of_group(
+        &self,
+        group: &str,
+        view: View,
+    ) -> impl Iterator<Item = (&str, i32, &Committed)> {
+        let topics = self.groups.get(group).into_iter().flatten();
+        topics.flat_map(move |(topic, partitions)| {
+            partitions.iter().filter_map(move |(partition, entry)| {
+                let value = match view {
+                    View::Committed => entry.committed.as_ref(),
+                    View::Newest => entry.newest(),
+                };
+                value.map(|value| (topic.as_str(), *partition, value))
+            })
+        })
+    }
+
+    /// The newest offsets of all groups for one topic.
+    pub fn of_topic<'a>(
+        &'a self,
+        topic: &'a str,
+    ) -> impl Iterator<Item = (&'a str, i32, &'a Committed)> {
+        self.groups.iter().flat_map(move |(group, topics)| {
+            topics.get(topic).into_iter().flatten().filter_map(move |(partition, entry)| {
+                entry.newest().map(|value| (group.as_str(), *partition, value))
+            })
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    fn entry(&mut self, group: &str, topic: &str, partition: i32) -> &mut Entry {
+        let topics = get_or_default(&mut self.groups, group);
+        get_or_default(topics, topic).entry(partition).or_default()
+    }
+
+    fn forget_if_gone(&mut self, group: &str, topic: &str, partition: i32) {
+        let Some(topics) = self.groups.get_mut(group) else { return };
+        let Some(partitions) = topics.get_mut(topic) else { return };
+        if partitions.get(&partition).is_some_and(Entry::is_gone) {
+            partitions.remove(&partition);
+        }
+        if partitions.is_empty() {
+            topics.remove(topic);
+        }
+        if topics.is_empty() {
+            self.groups.remove(group);
+        }
+    }
+}
+
+fn get_or_default<'a, V: Default>(map: &'a mut BTreeMap<String, V>, key: &str) -> &'a mut V {
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), V::default());
+    }
+    map.get_mut(key).expect("the key was put in just now")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn at(offset: Offset) -> Committed {
+        Committed {
+            offset,
+            leader_epoch: -1,
+            metadata: "".into(),
+            commit_timestamp: 0,
+            expire_timestamp: -1,
+            topic_id: Uuid::nil(),
+        }
+    }
+
+    fn seen(offsets: &Offsets, view: View) -> Option<Offset> {
+        offsets.get("g", "t", 0, view).map(|value| value.offset)
+    }
+
+    #[test]
+    fn a_reader_sees_a_value_only_once_it_is_committed() {
+        let mut offsets = Offsets::default();
+        offsets.put(1, "g", "t", 0, Some(at(5)));
+        offsets.put(2, "g", "t", 0, Some(at(6)));
+        assert_eq!(
+            (seen(&offsets, View::Committed), seen(&offsets, View::Newest)),
+            (None, Some(6))
+        );
+        offsets.committed(1);
+        assert_eq!(
+            (seen(&offsets, View::Committed), seen(&offsets, View::Newest)),
+            (Some(5), Some(6))
+        );
+        offsets.committed(2);
+        assert_eq!(seen(&offsets, View::Committed), Some(6));
+    }
+
+    #[test]
+    fn a_write_that_is_taken_back_leaves_no_trace() {
+        let mut offsets = Offsets::default();
+        offsets.put(1, "g", "t", 0, Some(at(5)));
+        offsets.take_back(1);
+        assert!(offsets.is_empty());
+        offsets.load("g", "t", 0, Some(at(3)));
+        offsets.put(2, "g", "t", 0, None);
+        assert_eq!(
+            (seen(&offsets, View::Committed), seen(&offsets, View::Newest)),
+            (Some(3), None)
+        );
+        offsets.take_back(2);
+        assert_eq!(seen(&offsets, View::Newest), Some(3));
+        offsets.put(3, "g", "t", 0, None);
+        offsets.committed(3);
+        assert!(offsets.is_empty());
+    }
+}

@@ -1,0 +1,42 @@
+//! The settings of the group coordinator, by Kafka's names.
+
+use std::time::Duration;
+
+/// Resolved from the broker's settings; the defaults are Kafka 4.3.1's.
+#[derive(Debug, Clone)]
+pub struct GroupSettings {
+    /// `group.min.session.timeout.ms`
+    pub min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`
+    pub max_session_timeout_ms: i32,
+    /// `group.initial.rebalance.delay.ms`
+    pub initial_rebalance_delay_ms: i32,
+    /// `group.max.size`
+    pub max_size: usize,
+    /// How long a new member may wait in its first JoinGroup. Kafka has no setting for it either.
+    pub new_member_join_timeout_ms: i32,
+    /// `offset.metadata.max.bytes`; in UTF-16 units, as Kafka counts.
+    pub offset_metadata_max: usize,
+    /// `offsets.retention.minutes`
+    pub offsets_retention: Duration,
+    /// `offsets.retention.check.interval.ms`
+    pub offsets_retention_check_interval: Duration,
+    /// `offsets.commit.timeout.ms`
+    pub offsets_commit_timeout: Duration,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            min_session_timeout_ms: 6_000,
+            max_session_timeout_ms: 1_800_000,
+            initial_rebalance_delay_ms: 3_000,
+            max_size: i32::MAX as usize,
+            new_member_join_timeout_ms: 5 * 60 * 1_000,
+            offset_metadata_max: 4_096,
+            offsets_retention: Duration::from_secs(10_080 * 60),
+            offsets_retention_check_interval: Duration::from_millis(600_000),
+            offsets_commit_timeout: Duration::from_millis(5_000),
+        }
+    }
+}
