@@ -1,3 +1,4 @@
 //! Coordinators: groups and offsets, kept as records in internal topics.
 
 pub mod group;
+pub mod runtime;

@@ -95,7 +95,7 @@ impl Asked {
             Self::OffsetDelete => {
                 Answer::OffsetDelete(OffsetDeleteResponse::default().with_error_code(code.code()))
             }
-            Self::List => Answer::List(Vec::new()),
+            Self::List => Answer::List(Err(code)),
             Self::Describe { groups } => {
                 let refuse = |id: &GroupId| {
                     DescribedGroup::default().with_group_id(id.clone()).with_error_code(code.code())

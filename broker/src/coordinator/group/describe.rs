@@ -14,7 +14,7 @@ const CLASSIC: &str = "classic";
 
 impl Shard {
     /// The groups in one of `states` and of one of `types`; no filter lets all through.
-    pub(super) fn list(&self, states: &[String], types: &[String]) -> Vec<ListedGroup> {
+    pub fn list(&self, states: &[String], types: &[String]) -> Vec<ListedGroup> {
         let is_in = |filter: &[String], name: &str| {
             filter.is_empty() || filter.iter().any(|it| it.trim().eq_ignore_ascii_case(name))
         };

@@ -11,11 +11,12 @@ use kafka_protocol::messages::{
 
 use super::classic::{Continuation, Slot, Timer};
 use super::records::Record;
+use crate::error::ErrorCode;
 
 /// Names a request that waits for its answer.
 pub type Token = u64;
 
-/// An answer to any of the group APIs. `Failed` becomes the error form of the API asked.
+/// An answer to any of the group APIs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     Join(JoinGroupResponse),
@@ -25,7 +26,7 @@ pub enum Answer {
     OffsetCommit(OffsetCommitResponse),
     OffsetFetch(OffsetFetchResponseGroup),
     OffsetDelete(OffsetDeleteResponse),
-    List(Vec<ListedGroup>),
+    List(Result<Vec<ListedGroup>, ErrorCode>),
     Describe(Vec<DescribedGroup>),
     Delete(Vec<DeletableGroupResult>),
 }

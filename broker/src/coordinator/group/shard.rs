@@ -28,6 +28,9 @@ use super::settings::GroupSettings;
 use crate::error::ErrorCode;
 use crate::types::Millis;
 
+/// How many deletions one write may carry, so that it fits into a batch.
+pub const MAX_TOMBSTONES: usize = 2_000;
+
 #[derive(Debug)]
 pub(super) struct Known {
     pub group: ClassicGroup,
@@ -64,11 +67,11 @@ impl Shard {
         &mut self,
         token: Token,
         call: Call,
+        asked: &Asked,
         settings: &GroupSettings,
         now: Millis,
     ) -> Effects {
         let mut effects = Effects::default();
-        let asked = call.asked();
         let step = &mut Step { settings, now, effects: &mut effects };
         let result = match call {
             Call::Join(call) => {
@@ -92,7 +95,7 @@ impl Shard {
             }
             Call::OffsetDelete(request) => self.delete_offsets(&request, step).map(Some),
             Call::List { states, types } => {
-                let answer = Answer::List(self.list(&states, &types));
+                let answer = Answer::List(Ok(self.list(&states, &types)));
                 step.effects.answer(token, answer);
                 Ok(None)
             }
@@ -217,11 +220,15 @@ impl Shard {
         effects
     }
 
-    /// Offsets that nobody wants any more, and groups that are empty without them.
+    /// Offsets that nobody wants any more, and groups that are empty without them: at most
+    /// [`MAX_TOMBSTONES`] or a few more, then the caller asks again.
     pub fn expire_offsets(&mut self, settings: &GroupSettings, now: Millis) -> Effects {
         let mut effects = Effects { replay: true, ..Effects::default() };
         let retention = settings.offsets_retention.as_millis() as i64;
         for (id, Known { group, .. }) in &self.groups {
+            if effects.records.len() >= MAX_TOMBSTONES {
+                break;
+            }
             let mut all_gone = true;
             for (topic, partition, value) in self.offsets.of_group(id, View::Newest) {
                 let unused = group.unused_since(value.commit_timestamp);
@@ -241,11 +248,15 @@ impl Shard {
         effects
     }
 
-    /// Topics were deleted, and with them what was committed for them.
+    /// Topics were deleted, and with them what was committed for them: at most
+    /// [`MAX_TOMBSTONES`] at once.
     pub fn topics_deleted(&mut self, topics: &[(String, Uuid)]) -> Effects {
         let mut effects = Effects { replay: true, ..Effects::default() };
         for (topic, id) in topics {
             for (group, partition, value) in self.offsets.of_topic(topic) {
+                if effects.records.len() >= MAX_TOMBSTONES {
+                    break;
+                }
                 if value.topic_id.is_nil() || value.topic_id == *id {
                     effects.records.push(Record::offset(group, topic, partition, None));
                 }

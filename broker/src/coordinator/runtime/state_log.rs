@@ -1,0 +1,35 @@
+//! The log of `__consumer_offsets`, as the coordinator needs it.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::error::Refusal;
+use crate::types::LeaderEpoch;
+
+/// Resolves when the batch is committed: on all in-sync replicas, and durable as the topic asks.
+/// An error means that this broker no longer leads the partition, or cannot know.
+pub type Committed = BoxFuture<'static, Result<(), Refusal>>;
+
+/// Takes batches as they lie in the log, one or several at a time, in order.
+pub type Sink<'a> = &'a mut (dyn FnMut(Bytes) + Send);
+
+/// Implemented by the partitions of this broker; by a plain vector in tests.
+#[async_trait]
+pub trait StateLog: Send + Sync + 'static {
+    /// Reads the partition from its log start offset to the log end offset that it had at the
+    /// call, and returns once all of that is committed. Refuses when this broker does not lead it
+    /// in `epoch`.
+    async fn load(&self, partition: i32, epoch: LeaderEpoch, sink: Sink<'_>)
+    -> Result<(), Refusal>;
+
+    /// Puts one batch at the end of the partition's log, or refuses it and changes nothing:
+    /// NOT_LEADER_OR_FOLLOWER when this broker does not lead it in `epoch`, NOT_ENOUGH_REPLICAS
+    /// below `min.insync.replicas`, MESSAGE_TOO_LARGE, KAFKA_STORAGE_ERROR. Does not wait.
+    fn append(
+        &self,
+        partition: i32,
+        epoch: LeaderEpoch,
+        batch: Bytes,
+    ) -> Result<Committed, Refusal>;
+}
