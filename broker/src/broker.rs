@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 
 use crate::config::Settings;
 use crate::controller::image::Image;
+use crate::coordinator::runtime::Groups;
 use crate::env::Env;
 
 /// All parts of a running node.
@@ -14,4 +15,5 @@ pub struct Broker {
     pub settings: Settings,
     /// The cluster as this node knows it.
     pub image: Arc<ArcSwap<Image>>,
+    pub groups: Arc<Groups>,
 }

@@ -14,6 +14,17 @@
 //! serves. Deliberately absent, until there is an authorizer: what a request needs permission for.
 
 pub mod api_versions;
+pub mod delete_groups;
+pub mod describe_groups;
+pub mod find_coordinator;
+pub mod heartbeat;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
+pub mod sync_group;
 pub mod table;
 
 use std::fmt;

@@ -2,10 +2,26 @@
 
 use std::sync::LazyLock;
 
-use super::{Api, Scope, api_versions};
+use super::{
+    Api, Scope, api_versions, delete_groups, describe_groups, find_coordinator, heartbeat,
+    join_group, leave_group, list_groups, offset_commit, offset_delete, offset_fetch, sync_group,
+};
 
 /// One line for each API.
-const ALL: &[Api] = &[api_versions::API];
+const ALL: &[Api] = &[
+    api_versions::API,
+    delete_groups::API,
+    describe_groups::API,
+    find_coordinator::API,
+    heartbeat::API,
+    join_group::API,
+    leave_group::API,
+    list_groups::API,
+    offset_commit::API,
+    offset_delete::API,
+    offset_fetch::API,
+    sync_group::API,
+];
 
 /// All APIs of a kind of listener, in order of their keys.
 pub fn apis(scope: Scope) -> &'static [Api] {

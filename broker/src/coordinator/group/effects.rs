@@ -61,3 +61,16 @@ impl Effects {
         self.answers.push((token, answer));
     }
 }
+
+/// Takes the kind of answer that a call of that kind is given.
+macro_rules! answer_in_kind {
+    ($answer:expr, $kind:ident) => {
+        match $answer {
+            $crate::coordinator::group::effects::Answer::$kind(answer) => answer,
+            other => {
+                unreachable!("a {} call is answered in kind, not by {other:?}", stringify!($kind))
+            }
+        }
+    };
+}
+pub(crate) use answer_in_kind;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::Settings;
+
 /// Resolved from the broker's settings; the defaults are Kafka 4.3.1's.
 #[derive(Debug, Clone)]
 pub struct GroupSettings {
@@ -23,6 +25,24 @@ pub struct GroupSettings {
     pub offsets_retention_check_interval: Duration,
     /// `offsets.commit.timeout.ms`
     pub offsets_commit_timeout: Duration,
+}
+
+impl GroupSettings {
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            min_session_timeout_ms: settings.group_min_session_timeout_ms,
+            max_session_timeout_ms: settings.group_max_session_timeout_ms,
+            initial_rebalance_delay_ms: settings.group_initial_rebalance_delay.as_millis() as i32,
+            max_size: settings.group_max_size.max(0) as usize,
+            offset_metadata_max: settings.offset_metadata_max_bytes.max(0) as usize,
+            offsets_retention: Duration::from_secs(
+                settings.offsets_retention_minutes.max(0) as u64 * 60,
+            ),
+            offsets_retention_check_interval: settings.offsets_retention_check_interval,
+            offsets_commit_timeout: settings.offsets_commit_timeout,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for GroupSettings {

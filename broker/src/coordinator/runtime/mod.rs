@@ -36,6 +36,7 @@ use super::group::call::Call;
 use super::group::effects::Answer;
 use super::group::partition_of;
 use super::group::settings::GroupSettings;
+use super::topic::Maker;
 use crate::controller::image::Image;
 use crate::env::{self, Env};
 use crate::error::ErrorCode;
@@ -86,6 +87,7 @@ struct Event {
 /// The group coordinator of this broker. `Arc`, shared by all connections.
 pub struct Groups {
     pub settings: GroupSettings,
+    pub topic: Maker,
     image: Arc<ArcSwap<Image>>,
     calls: mpsc::Sender<Event>,
     board: Arc<Board>,
@@ -99,12 +101,13 @@ impl Groups {
         settings: GroupSettings,
         log: Arc<dyn StateLog>,
         image: Arc<ArcSwap<Image>>,
+        topic: Maker,
     ) -> Arc<Self> {
         let (calls, events) = mpsc::channel(MAX_CALLS);
         let board = Arc::new(Board::default());
         let driver = Driver::new(env, settings.clone(), log, board.clone());
         let task = Mutex::new(Some(env::spawn(driver.run(events))));
-        Arc::new(Self { settings, image, calls, board, task })
+        Arc::new(Self { settings, topic, image, calls, board, task })
     }
 
     /// This broker begins to lead, or no longer leads, partitions of `__consumer_offsets`. Returns
@@ -154,7 +157,7 @@ impl Groups {
         self.enqueue(reach, call).await
     }
 
-    /// As [`Groups::call`], about all groups of this broker. `Err` while one of them is loaded.
+    /// As [`Groups::call`], about all groups of this broker.
     pub async fn call_all(&self, call: Call) -> Answer {
         self.enqueue(Some(Reach::All), call).await.await
     }

@@ -1,0 +1,47 @@
+//! LeaveGroup: members go, and the rest rebalances.
+//!
+//! Versions 0 to 5. Until 2 one member leaves and its error is that of the whole answer; from 3
+//! several may, each with an answer of its own (KIP-345); from 5 they say why (KIP-800).
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
+use kafka_protocol::messages::{ApiKey, LeaveGroupRequest, LeaveGroupResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::{Api, Client, Reply, handler};
+use crate::broker::Broker;
+use crate::coordinator::group::call::Call;
+use crate::coordinator::group::effects::answer_in_kind;
+use crate::error::ErrorCode;
+
+pub const API: Api = Api::new(ApiKey::LeaveGroup, 0..=5).handled_by(handler!(handle));
+
+async fn handle(
+    broker: &Arc<Broker>,
+    client: &Client,
+    mut request: LeaveGroupRequest,
+) -> Reply<LeaveGroupResponse> {
+    if request.group_id.is_empty() {
+        let code = ErrorCode::InvalidGroupId.code();
+        return Reply::Now(LeaveGroupResponse::default().with_error_code(code));
+    }
+    let version = client.version;
+    if version < 3 {
+        let member = std::mem::replace(&mut request.member_id, StrBytes::default());
+        request.members = vec![MemberIdentity::default().with_member_id(member)];
+    }
+    let group = request.group_id.clone();
+    let answer = broker.groups.call(&group, Call::Leave(request)).await;
+    Reply::later(async move { in_version(version, answer_in_kind!(answer.await, Leave)) })
+}
+
+fn in_version(version: i16, mut answer: LeaveGroupResponse) -> LeaveGroupResponse {
+    if version < 3 {
+        let members = std::mem::take(&mut answer.members);
+        if answer.error_code == 0 {
+            answer.error_code = members.first().map_or(0, |member| member.error_code);
+        }
+    }
+    answer
+}
