@@ -3,8 +3,10 @@
 use std::sync::LazyLock;
 
 use super::{
-    Api, Scope, api_versions, delete_groups, describe_groups, find_coordinator, heartbeat,
-    join_group, leave_group, list_groups, offset_commit, offset_delete, offset_fetch, sync_group,
+    Api, Scope, api_versions, delete_groups, describe_cluster, describe_configs, describe_groups,
+    describe_topic_partitions, find_coordinator, heartbeat, join_group, leave_group,
+    list_config_resources, list_groups, metadata, offset_commit, offset_delete, offset_fetch,
+    sync_group,
 };
 
 /// One line for each API.
@@ -21,6 +23,11 @@ const ALL: &[Api] = &[
     offset_delete::API,
     offset_fetch::API,
     sync_group::API,
+    describe_cluster::API,
+    describe_configs::API,
+    describe_topic_partitions::API,
+    list_config_resources::API,
+    metadata::API,
 ];
 
 /// All APIs of a kind of listener, in order of their keys.
