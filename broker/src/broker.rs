@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::Settings;
-use crate::controller::image::Image;
+use crate::controller::{Controller, ControllerLink, Image};
 use crate::coordinator::runtime::Groups;
 use crate::env::Env;
 
@@ -16,4 +16,8 @@ pub struct Broker {
     /// The cluster as this node knows it.
     pub image: Arc<ArcSwap<Image>>,
     pub groups: Arc<Groups>,
+    /// On a node with the controller role.
+    pub controller: Option<Arc<Controller>>,
+    /// To the active controller, wherever it is.
+    pub link: Arc<ControllerLink>,
 }

@@ -13,19 +13,28 @@
 //! a handler sees only bodies whose lengths were proven (`wire::bounds`) and whose version it
 //! serves. Deliberately absent, until there is an authorizer: what a request needs permission for.
 
+pub mod allocate_producer_ids;
+pub mod alter_configs;
+pub mod alter_partition;
 pub mod api_versions;
+pub mod broker_heartbeat;
+pub mod broker_registration;
+mod controller;
+pub mod create_partitions;
+pub mod create_topics;
 pub mod delete_groups;
-pub mod describe_cluster;
-pub mod describe_configs;
+pub mod delete_topics;
 pub mod describe_groups;
-pub mod describe_topic_partitions;
+pub mod describe_quorum;
+pub mod elect_leaders;
+pub mod envelope;
+pub mod fetch_metadata;
 pub mod find_coordinator;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod join_group;
 pub mod leave_group;
-pub mod list_config_resources;
 pub mod list_groups;
-pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
 pub mod offset_fetch;

@@ -3,19 +3,33 @@
 use std::sync::LazyLock;
 
 use super::{
-    Api, Scope, api_versions, delete_groups, describe_cluster, describe_configs, describe_groups,
-    describe_topic_partitions, find_coordinator, heartbeat, join_group, leave_group,
-    list_config_resources, list_groups, metadata, offset_commit, offset_delete, offset_fetch,
-    sync_group,
+    Api, Scope, allocate_producer_ids, alter_configs, alter_partition, api_versions,
+    broker_heartbeat, broker_registration, create_partitions, create_topics, delete_groups,
+    delete_topics, describe_groups, describe_quorum, elect_leaders, envelope, fetch_metadata,
+    find_coordinator, heartbeat, incremental_alter_configs, join_group, leave_group, list_groups,
+    offset_commit, offset_delete, offset_fetch, sync_group,
 };
 
 /// One line for each API.
 const ALL: &[Api] = &[
+    allocate_producer_ids::API,
+    alter_configs::API,
+    alter_partition::API,
     api_versions::API,
+    broker_heartbeat::API,
+    broker_registration::API,
+    create_partitions::API,
+    create_topics::API,
     delete_groups::API,
+    delete_topics::API,
     describe_groups::API,
+    describe_quorum::API,
+    elect_leaders::API,
+    envelope::API,
+    fetch_metadata::API,
     find_coordinator::API,
     heartbeat::API,
+    incremental_alter_configs::API,
     join_group::API,
     leave_group::API,
     list_groups::API,
@@ -23,11 +37,6 @@ const ALL: &[Api] = &[
     offset_delete::API,
     offset_fetch::API,
     sync_group::API,
-    describe_cluster::API,
-    describe_configs::API,
-    describe_topic_partitions::API,
-    list_config_resources::API,
-    metadata::API,
 ];
 
 /// All APIs of a kind of listener, in order of their keys.

@@ -11,8 +11,11 @@ pub mod decision;
 pub mod driver;
 pub mod election;
 pub mod fetch;
+pub mod follower;
 pub mod image;
 pub mod isr;
+pub mod lifecycle;
+pub mod link;
 pub mod loader;
 pub mod metadata;
 pub mod placement;
@@ -24,9 +27,12 @@ pub mod topics;
 pub use decision::{ConfigRules, Decision, EffectiveConfig, View};
 pub use driver::{Controller, Start};
 pub use fetch::serve_metadata_fetch;
+pub use follower::{Follow, MetadataFollower};
 pub use image::{
     BrokerImage, Config, ControllerImage, Endpoint, Image, PartitionImage, ResourceType,
     SupportedFeature, TopicImage,
 };
+pub use lifecycle::{Join, Lifecycle, Stage};
+pub use link::ControllerLink;
 pub use metadata::{Listener, Metadata};
 pub use replay::Delta;

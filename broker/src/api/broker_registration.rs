@@ -1,0 +1,29 @@
+//! A broker joins: BrokerRegistration.
+//!
+//! Decided by the active controller, on its own listeners only.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::{ApiKey, BrokerRegistrationRequest, BrokerRegistrationResponse};
+
+use super::controller::decide;
+use super::{Api, Client, Reply, handler};
+use crate::broker::Broker;
+
+pub const API: Api =
+    Api::new(ApiKey::BrokerRegistration, 0..=4).on_controller().handled_by(handler!(handle));
+
+async fn handle(
+    broker: &Arc<Broker>,
+    _client: &Client,
+    request: BrokerRegistrationRequest,
+) -> Reply<BrokerRegistrationResponse> {
+    let decided = decide(broker, move |core, now| core.register_broker(&request, now)).await;
+    Reply::Now(match decided {
+        Ok(epoch) => BrokerRegistrationResponse::default().with_broker_epoch(epoch),
+        Err(refusal) => {
+            tracing::info!(%refusal, "a broker's registration is refused");
+            BrokerRegistrationResponse::default().with_error_code(refusal.code.code())
+        }
+    })
+}

@@ -1,0 +1,27 @@
+//! DescribeQuorum, on the controller: who votes, who follows, and how far each one is.
+//!
+//! Versions 0 to 2; from 1 with the times of fetches, from 2 with directories and endpoints.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::{ApiKey, DescribeQuorumRequest, DescribeQuorumResponse};
+
+use super::{Api, Client, Reply, handler};
+use crate::broker::Broker;
+use crate::error::ErrorCode;
+
+pub const API: Api =
+    Api::new(ApiKey::DescribeQuorum, 0..=2).on_controller().handled_by(handler!(handle));
+
+async fn handle(
+    broker: &Arc<Broker>,
+    _client: &Client,
+    request: DescribeQuorumRequest,
+) -> Reply<DescribeQuorumResponse> {
+    Reply::Now(match &broker.controller {
+        Some(controller) => controller.describe_quorum(&request),
+        None => {
+            DescribeQuorumResponse::default().with_error_code(ErrorCode::NotLeaderOrFollower.code())
+        }
+    })
+}

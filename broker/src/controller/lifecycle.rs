@@ -1,0 +1,290 @@
+//! A broker's life with the controller: register, catch up, serve, leave.
+//!
+//! Registered first, fenced. Heartbeats tell how far the metadata was read; once that is past the
+//! registration and [`Lifecycle::set_ready`] was called, the broker is unfenced. A controlled
+//! shutdown moves the leaderships away before the broker may stop. A registration that the
+//! controller no longer knows is made anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::broker_registration_request::{Feature, Listener};
+use kafka_protocol::messages::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId, BrokerRegistrationRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::brokers::supported_features;
+use super::link::{ControllerLink, LinkError};
+use super::metadata::Metadata;
+use crate::config::Settings;
+use crate::env::{self, Env};
+use crate::error::{ErrorCode, Fault};
+use crate::types::BrokerEpoch;
+
+/// Between heartbeats while the broker waits for the next step of its life.
+const IMPATIENT: Duration = Duration::from_millis(50);
+
+/// Where in its life the broker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Registering,
+    /// Registered, and not in service: starting, or not heard of for too long.
+    Fenced,
+    Unfenced,
+    /// Moves its leaderships away.
+    ShuttingDown,
+    /// May stop.
+    ShutDown,
+}
+
+/// What a lifecycle is started with.
+pub struct Join<'a> {
+    pub env: Env,
+    pub settings: &'a Settings,
+    pub cluster_id: &'a str,
+    /// Ids of this broker's log directories.
+    pub directories: Vec<Uuid>,
+    pub metadata: Arc<Metadata>,
+    pub stop: CancellationToken,
+    /// Called at most once: the controller will not have this broker.
+    pub on_fault: Box<dyn FnOnce(Fault) + Send>,
+}
+
+pub struct Lifecycle {
+    stage: watch::Receiver<Stage>,
+    epoch: watch::Receiver<BrokerEpoch>,
+    wishes: watch::Sender<Wishes>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Wishes {
+    ready: bool,
+    shut_down: bool,
+}
+
+impl Lifecycle {
+    pub fn start(join: Join<'_>) -> Arc<Self> {
+        let (stage, stage_seen) = watch::channel(Stage::Registering);
+        let (epoch, epoch_seen) = watch::channel(-1);
+        let (wishes, wished) = watch::channel(Wishes::default());
+        let incarnation = join.env.random.uuid();
+        let task = Task {
+            link: ControllerLink::new(&join.env, join.settings, "lifecycle"),
+            registration: registration(&join, incarnation),
+            interval: join.settings.broker_heartbeat_interval,
+            session: join.settings.broker_session_timeout,
+            patience: join.settings.initial_broker_registration_timeout,
+            env: join.env,
+            metadata: join.metadata,
+            stage,
+            epoch,
+            wished,
+        };
+        let (stop, on_fault) = (join.stop, join.on_fault);
+        env::spawn(async move {
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                ended = task.run() => ended,
+            };
+            if let Err(fault) = ended {
+                tracing::error!(%fault, "the broker cannot take part in the cluster");
+                on_fault(fault);
+            }
+        });
+        Arc::new(Self { stage: stage_seen, epoch: epoch_seen, wishes })
+    }
+
+    /// The epoch of the registration; -1 before the first.
+    pub fn broker_epoch(&self) -> BrokerEpoch {
+        *self.epoch.borrow()
+    }
+
+    pub fn epoch(&self) -> watch::Receiver<BrokerEpoch> {
+        self.epoch.clone()
+    }
+
+    pub fn stage(&self) -> watch::Receiver<Stage> {
+        self.stage.clone()
+    }
+
+    /// The broker can serve: it wants to be unfenced.
+    pub fn set_ready(&self) {
+        self.wishes.send_modify(|wishes| wishes.ready = true);
+    }
+
+    /// Waits until the broker is in service.
+    pub async fn unfenced(&self) {
+        let mut stage = self.stage.clone();
+        if stage.wait_for(|stage| *stage == Stage::Unfenced).await.is_err() {
+            // The task has ended with a fault, which was told where it belongs.
+            std::future::pending().await
+        }
+    }
+
+    /// Moves all leaderships away; true when the controller has let the broker go in time.
+    pub async fn shut_down(&self, timeout: Duration) -> bool {
+        self.wishes.send_modify(|wishes| wishes.shut_down = true);
+        let mut stage = self.stage.clone();
+        let gone = stage.wait_for(|stage| *stage == Stage::ShutDown);
+        matches!(tokio::time::timeout(timeout, gone).await, Ok(Ok(_)))
+    }
+}
+
+fn registration(join: &Join<'_>, incarnation: Uuid) -> BrokerRegistrationRequest {
+    let listener = |endpoint: &crate::config::Endpoint| {
+        Listener::default()
+            .with_name(endpoint.listener.clone().into())
+            .with_host(endpoint.host.clone().into())
+            .with_port(endpoint.port)
+            .with_security_protocol(endpoint.protocol.id())
+    };
+    let feature = |(name, min, max): (&'static str, i16, i16)| {
+        Feature::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_min_supported_version(min)
+            .with_max_supported_version(max)
+    };
+    let settings = join.settings;
+    BrokerRegistrationRequest::default()
+        .with_broker_id(BrokerId(settings.node_id))
+        .with_cluster_id(StrBytes::from_string(join.cluster_id.to_owned()))
+        .with_incarnation_id(incarnation)
+        .with_listeners(settings.listeners.advertised.iter().map(listener).collect())
+        .with_features(supported_features().into_iter().map(feature).collect())
+        .with_rack(settings.rack.clone().map(StrBytes::from_string))
+        .with_log_dirs(join.directories.clone())
+        .with_previous_broker_epoch(-1)
+}
+
+struct Task {
+    env: Env,
+    link: Arc<ControllerLink>,
+    registration: BrokerRegistrationRequest,
+    interval: Duration,
+    session: Duration,
+    /// How long another process with our id may still be registered.
+    patience: Duration,
+    metadata: Arc<Metadata>,
+    stage: watch::Sender<Stage>,
+    epoch: watch::Sender<BrokerEpoch>,
+    wished: watch::Receiver<Wishes>,
+}
+
+impl Task {
+    async fn run(mut self) -> Result<(), Fault> {
+        self.register().await?;
+        let mut applied = self.metadata.applied();
+        loop {
+            let wishes = *self.wished.borrow_and_update();
+            match self.heartbeat(wishes).await {
+                Ok(response) => self.follow(wishes, &response).await?,
+                Err(error) => tracing::warn!(%error, "a heartbeat was not answered"),
+            }
+            let stage = *self.stage.borrow();
+            if stage == Stage::ShutDown {
+                return Ok(());
+            }
+            let waits = stage == Stage::ShuttingDown || (stage == Stage::Fenced && wishes.ready);
+            let pause = if waits { IMPATIENT.min(self.interval) } else { self.interval };
+            tokio::select! {
+                biased;
+                _ = self.wished.changed() => {}
+                _ = applied.changed(), if waits => {}
+                () = self.env.clock.sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn register(&mut self) -> Result<(), Fault> {
+        let deadline = self.env.clock.now() + self.patience;
+        loop {
+            let error = match self.link.send(self.registration.clone()).await {
+                Ok(response) if response.error_code == 0 => {
+                    tracing::info!(epoch = response.broker_epoch, "registered");
+                    self.registration.previous_broker_epoch = response.broker_epoch;
+                    self.epoch.send_replace(response.broker_epoch);
+                    self.stage.send_replace(Stage::Fenced);
+                    return Ok(());
+                }
+                Ok(response) => self.refused(response.error_code, deadline)?,
+                Err(error) => error.to_string(),
+            };
+            tracing::info!(error, "not registered yet; trying again");
+            self.env.clock.sleep(self.interval).await;
+        }
+    }
+
+    /// What to wait for, or that waiting is in vain.
+    fn refused(&self, code: i16, deadline: tokio::time::Instant) -> Result<String, Fault> {
+        let id = self.registration.broker_id.0;
+        let code = ErrorCode::try_from_code(code);
+        let why = match code {
+            Some(ErrorCode::DuplicateBrokerRegistration) => {
+                let why = format!("another process is registered as broker {id}");
+                if self.env.clock.now() < deadline {
+                    return Ok(why);
+                }
+                format!("{why}; stop it, or give this one a node.id of its own")
+            }
+            Some(ErrorCode::InconsistentClusterId) => format!(
+                "the controller's cluster id is not {}, which this broker's data belongs to",
+                self.registration.cluster_id
+            ),
+            Some(
+                code @ (ErrorCode::UnsupportedVersion
+                | ErrorCode::InvalidRegistration
+                | ErrorCode::BrokerIdNotRegistered),
+            ) => format!("the controller refuses the registration of broker {id}: {code}"),
+            other => return Ok(format!("the controller answered {other:?}")),
+        };
+        Err(Fault::Start(why))
+    }
+
+    async fn heartbeat(&self, wishes: Wishes) -> Result<BrokerHeartbeatResponse, LinkError> {
+        let request = BrokerHeartbeatRequest::default()
+            .with_broker_id(self.registration.broker_id)
+            .with_broker_epoch(*self.epoch.borrow())
+            .with_current_metadata_offset(*self.metadata.applied().borrow())
+            .with_want_fence(!wishes.ready && !wishes.shut_down)
+            .with_want_shut_down(wishes.shut_down);
+        self.link.send_within(request, self.session).await
+    }
+
+    async fn follow(
+        &mut self,
+        wishes: Wishes,
+        response: &BrokerHeartbeatResponse,
+    ) -> Result<(), Fault> {
+        match ErrorCode::try_from_code(response.error_code) {
+            None => {}
+            Some(ErrorCode::StaleBrokerEpoch) => {
+                tracing::warn!("the controller does not know this registration; registering anew");
+                return self.register().await;
+            }
+            Some(code) => {
+                tracing::warn!(?code, "a heartbeat was refused");
+                return Ok(());
+            }
+        }
+        let stage = match response {
+            it if it.should_shut_down => Stage::ShutDown,
+            _ if wishes.shut_down => Stage::ShuttingDown,
+            it if it.is_fenced => Stage::Fenced,
+            _ => Stage::Unfenced,
+        };
+        self.stage.send_if_modified(|now| {
+            let changed = *now != stage;
+            if changed {
+                tracing::info!(from = ?*now, to = ?stage, "broker lifecycle");
+                *now = stage;
+            }
+            changed
+        });
+        Ok(())
+    }
+}
