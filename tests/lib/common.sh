@@ -84,6 +84,15 @@ rust_target() {
   export CARGO_TERM_COLOR=never
 }
 
+# The one release build of the layers that run processes: the static binary that the image holds.
+# Sets OTTLA to its path.
+release_binary() {
+  rust_target || return 1
+  check "the release build" "$REPO/image/compile" || return 1
+  OTTLA=$("$REPO/image/compile" --path)
+  export OTTLA
+}
+
 # wait_for SECONDS CMD…: until the command succeeds; false when it never does.
 wait_for() {
   local until=$((SECONDS + $1))
