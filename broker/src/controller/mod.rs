@@ -22,6 +22,8 @@ pub mod placement;
 pub mod producer_ids;
 pub mod replay;
 pub mod rules;
+#[cfg(test)]
+mod tests;
 pub mod topics;
 
 pub use decision::{ConfigRules, Decision, EffectiveConfig, View};

@@ -1,0 +1,398 @@
+//! The controller as a whole: on a real folder, asked directly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use kafka_protocol::messages::broker_registration_request::{Feature, Listener as Endpoint};
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use kafka_protocol::messages::{
+    AlterPartitionRequest, BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerId,
+    BrokerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    FetchRequest, IncrementalAlterConfigsRequest, TopicName,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::topics::METADATA_TOPIC_ID;
+use super::*;
+use crate::config::Settings;
+use crate::env::real;
+use crate::error::{ErrorCode, Refusal};
+use crate::raft::batch::decode;
+use crate::types::NodeId;
+
+struct Cluster {
+    controller: Arc<Controller>,
+    metadata: Arc<Metadata>,
+    stop: CancellationToken,
+}
+
+impl Cluster {
+    async fn start(dir: &std::path::Path) -> Self {
+        let settings = Settings::for_test(&format!(
+            "log.dirs={}\nbroker.session.timeout.ms=400\nbroker.heartbeat.interval.ms=100",
+            dir.display()
+        ));
+        let metadata = Metadata::new("cluster");
+        let stop = CancellationToken::new();
+        metadata.start(stop.clone());
+        let controller = Controller::start(Start {
+            env: real::env(),
+            settings: &settings,
+            cluster_id: "cluster",
+            directory_id: Uuid::from_u128(1 << 100),
+            metadata: metadata.clone(),
+            stop: stop.clone(),
+            on_fault: Box::new(|fault| panic!("{fault}")),
+        })
+        .await
+        .unwrap();
+        Self { controller, metadata, stop }
+    }
+
+    async fn register(&self, id: NodeId, incarnation: u128) -> Result<i64, Refusal> {
+        let levels = Feature::default()
+            .with_name("metadata.version".into())
+            .with_min_supported_version(30)
+            .with_max_supported_version(30);
+        let request = BrokerRegistrationRequest::default()
+            .with_broker_id(BrokerId(id))
+            .with_cluster_id("cluster".into())
+            .with_incarnation_id(Uuid::from_u128(incarnation))
+            .with_listeners(vec![Endpoint::default().with_name("PLAINTEXT".into())])
+            .with_features(vec![levels])
+            .with_log_dirs(vec![Uuid::from_u128(1000 + id as u128)]);
+        self.controller.decide(move |core, now| core.register_broker(&request, now)).await
+    }
+
+    async fn heartbeat(
+        &self,
+        id: NodeId,
+        epoch: i64,
+        shut_down: bool,
+    ) -> Result<BrokerHeartbeatResponse, Refusal> {
+        let request = BrokerHeartbeatRequest::default()
+            .with_broker_id(BrokerId(id))
+            .with_broker_epoch(epoch)
+            .with_current_metadata_offset(i64::MAX)
+            .with_want_shut_down(shut_down);
+        self.controller.decide(move |core, now| core.heartbeat(&request, now)).await
+    }
+
+    /// Registers brokers and has them unfenced; their epochs.
+    async fn brokers(&self, ids: std::ops::Range<NodeId>) -> Vec<i64> {
+        let mut epochs = Vec::new();
+        for id in ids {
+            let epoch = self.register(id, 77 + id as u128).await.unwrap();
+            assert!(!self.heartbeat(id, epoch, false).await.unwrap().is_fenced);
+            epochs.push(epoch);
+        }
+        epochs
+    }
+
+    async fn create(&self, topic: CreatableTopic) -> CreateTopicsResponse {
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+        self.controller
+            .decide_each(move |core| topics::create(core.view(), &core.random, &request))
+            .await
+            .unwrap()
+    }
+
+    async fn image(&self) -> Arc<Image> {
+        let end = *self.controller.high_watermark.borrow() - 1;
+        self.metadata.applied().wait_for(|offset| *offset >= end).await.unwrap();
+        self.metadata.image()
+    }
+}
+
+fn topic(name: &str, partitions: i32, replicas: i16) -> CreatableTopic {
+    CreatableTopic::default()
+        .with_name(TopicName(name.to_owned().into()))
+        .with_num_partitions(partitions)
+        .with_replication_factor(replicas)
+}
+
+#[tokio::test]
+async fn a_topic_is_created_and_found_again_after_a_restart_in_a_new_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    cluster.brokers(0..3).await;
+    let config = CreatableTopicConfig::default()
+        .with_name("retention.ms".into())
+        .with_value(Some("1000".into()));
+    let created = cluster.create(topic("orders", 6, 3).with_configs(vec![config])).await;
+    let created = &created.topics[0];
+    assert_eq!((created.error_code, created.num_partitions), (0, 6), "{created:?}");
+    let again = cluster.create(topic("orders", 1, 1)).await;
+    assert_eq!(again.topics[0].error_code, ErrorCode::TopicAlreadyExists.code());
+    let before = cluster.image().await;
+    assert_eq!(before.topic("orders").unwrap().id, created.topic_id);
+    assert_eq!(before.config(ResourceType::Topic, "orders")["retention.ms"], "1000");
+    let epoch = cluster.controller.epoch();
+    cluster.stop.cancel();
+
+    let cluster = Cluster::start(dir.path()).await;
+    assert_eq!(cluster.controller.epoch(), epoch + 1);
+    let after = cluster.image().await;
+    assert_eq!(after.topics, before.topics);
+    assert_eq!(after.brokers, before.brokers);
+    assert!(after.offset > before.offset);
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_silent_broker_is_fenced_and_its_partitions_get_leaders_from_the_isr() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    let epochs = cluster.brokers(0..3).await;
+    cluster.create(topic("orders", 3, 3)).await;
+    let mut image = cluster.image().await;
+    while image.broker(1).is_some_and(|broker| !broker.fenced) {
+        cluster.heartbeat(0, epochs[0], false).await.unwrap();
+        cluster.heartbeat(2, epochs[2], false).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        image = cluster.image().await;
+    }
+    for partition in image.topic("orders").unwrap().partitions.values() {
+        assert!(partition.leader != 1 && partition.has_leader(), "{partition:?}");
+        assert!(!partition.isr.contains(&1) && partition.isr.len() == 2, "{partition:?}");
+    }
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_closed_connection_fences_sooner_than_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    cluster.brokers(0..1).await;
+    let started = tokio::time::Instant::now();
+    cluster.controller.note_connection_closed(0, Duration::from_millis(20));
+    let mut applied = cluster.metadata.applied();
+    while !cluster.metadata.image().broker(0).unwrap().fenced {
+        applied.changed().await.unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_millis(350));
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn an_id_belongs_to_one_process_until_its_session_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    let epochs = cluster.brokers(0..1).await;
+    let refusal = cluster.register(0, 999).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::DuplicateBrokerRegistration);
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    let epoch = cluster.register(0, 999).await.unwrap();
+    assert!(epoch > epochs[0]);
+    let stale = cluster.heartbeat(0, epochs[0], false).await.unwrap_err();
+    assert_eq!(stale.code, ErrorCode::StaleBrokerEpoch);
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_controlled_shutdown_moves_leaderships_before_the_broker_may_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    let epochs = cluster.brokers(0..2).await;
+    cluster.create(topic("orders", 4, 2)).await;
+    let first = cluster.heartbeat(0, epochs[0], true).await.unwrap();
+    assert!(!first.should_shut_down);
+    let image = cluster.image().await;
+    assert!(image.broker(0).unwrap().in_controlled_shutdown && !image.broker(0).unwrap().fenced);
+    assert!(image.topic("orders").unwrap().partitions.values().all(|it| it.leader == 1));
+    // The other broker has seen all of that.
+    cluster.heartbeat(1, epochs[1], false).await.unwrap();
+    assert!(cluster.heartbeat(0, epochs[0], true).await.unwrap().should_shut_down);
+    assert!(cluster.image().await.broker(0).unwrap().fenced);
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn isr_proposals_follow_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    let epochs = cluster.brokers(0..3).await;
+    cluster.create(topic("orders", 1, 3)).await;
+    let image = cluster.image().await;
+    let orders = image.topic("orders").unwrap();
+    let leader = orders.partitions[&0].leader;
+    let follower = (leader + 1) % 3;
+    let epoch_of = |id: NodeId| epochs[id as usize];
+    let member = |id: NodeId, epoch: i64| {
+        BrokerState::default().with_broker_id(BrokerId(id)).with_broker_epoch(epoch)
+    };
+    let propose = |isr: Vec<BrokerState>, leader_epoch: i32, partition_epoch: i32| {
+        let proposal = PartitionData::default()
+            .with_leader_epoch(leader_epoch)
+            .with_partition_epoch(partition_epoch)
+            .with_new_isr_with_epochs(isr);
+        let topic = TopicData::default().with_topic_id(orders.id).with_partitions(vec![proposal]);
+        let request = AlterPartitionRequest::default()
+            .with_broker_id(BrokerId(leader))
+            .with_broker_epoch(epoch_of(leader))
+            .with_topics(vec![topic]);
+        let controller = cluster.controller.clone();
+        async move {
+            let answer = controller
+                .decide(move |core, _| isr::alter_partition(core.view(), &request))
+                .await
+                .unwrap();
+            let answer = answer.topics[0].partitions[0].clone();
+            (ErrorCode::try_from_code(answer.error_code), answer.isr, answer.partition_epoch)
+        }
+    };
+    let mine = || member(leader, epoch_of(leader));
+    let other = || member(follower, epoch_of(follower));
+    let refused = [
+        (vec![mine()], 1, 0, ErrorCode::NotController),
+        (vec![mine()], 0, 1, ErrorCode::NotController),
+        (vec![mine()], -1, 0, ErrorCode::FencedLeaderEpoch),
+        (vec![mine()], 0, -1, ErrorCode::InvalidUpdateVersion),
+        (vec![other()], 0, 0, ErrorCode::InvalidRequest),
+        (vec![mine(), mine()], 0, 0, ErrorCode::InvalidRequest),
+        (vec![mine(), member(9, -1)], 0, 0, ErrorCode::InvalidRequest),
+        (vec![mine(), member(follower, 1)], 0, 0, ErrorCode::IneligibleReplica),
+    ];
+    for (isr, leader_epoch, partition_epoch, expected) in refused {
+        let answer = propose(isr.clone(), leader_epoch, partition_epoch).await;
+        assert_eq!(answer.0, Some(expected), "{isr:?} {leader_epoch} {partition_epoch}");
+    }
+    let (error, isr, partition_epoch) = propose(vec![mine(), other()], 0, 0).await;
+    assert_eq!((error, partition_epoch), (None, 1));
+    assert_eq!(isr, [BrokerId(leader), BrokerId(follower)]);
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn an_observer_gets_what_is_committed_and_learns_where_it_parted() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    cluster.brokers(0..1).await;
+    cluster.stop.cancel();
+    let cluster = Cluster::start(dir.path()).await;
+    let end = cluster.controller.log.end_offset();
+    let fetch = |offset: i64, epoch: i32, cluster_id: &'static str| {
+        let partition = FetchPartition::default()
+            .with_current_leader_epoch(-1)
+            .with_fetch_offset(offset)
+            .with_last_fetched_epoch(epoch)
+            .with_partition_max_bytes(1 << 20);
+        let topic =
+            FetchTopic::default().with_topic_id(METADATA_TOPIC_ID).with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_cluster_id(Some(cluster_id.into()))
+            .with_replica_state(ReplicaState::default().with_replica_id(BrokerId(5)))
+            .with_max_wait_ms(20)
+            .with_topics(vec![topic]);
+        let controller = cluster.controller.clone();
+        async move { serve_metadata_fetch(&controller, &request).await }
+    };
+    let all = fetch(0, -1, "cluster").await.responses[0].partitions[0].clone();
+    let batches = decode(all.records.as_deref().unwrap()).unwrap();
+    assert_eq!(batches.last().unwrap().last_offset + 1, end);
+    assert_eq!((all.high_watermark, all.current_leader.leader_epoch), (end, 2));
+    let none = fetch(end, 2, "cluster").await.responses[0].partitions[0].clone();
+    assert_eq!((none.error_code, none.records.map(|it| it.len())), (0, Some(0)));
+    // More of epoch 1 than the controller has.
+    let parted = fetch(end, 1, "cluster").await.responses[0].partitions[0].clone();
+    assert_eq!(parted.diverging_epoch.epoch, 1);
+    assert_eq!(parted.diverging_epoch.end_offset, end - 2);
+    let other = fetch(0, -1, "other").await;
+    assert_eq!(other.error_code, ErrorCode::InconsistentClusterId.code());
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn topic_creation_is_refused_in_kafkas_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    cluster.brokers(0..3).await;
+    cluster.create(topic("a.b", 1, 1)).await;
+    let with = |name: &str, value: &str| {
+        let config = CreatableTopicConfig::default()
+            .with_name(name.to_owned().into())
+            .with_value(Some(value.to_owned().into()));
+        topic("t", 1, 1).with_configs(vec![config])
+    };
+    let table = [
+        (topic("a_b", 1, 1), ErrorCode::InvalidTopicException),
+        (topic("", 1, 1), ErrorCode::InvalidTopicException),
+        (topic("..", 1, 1), ErrorCode::InvalidTopicException),
+        (topic("ü", 1, 1), ErrorCode::InvalidTopicException),
+        (topic(&"x".repeat(250), 1, 1), ErrorCode::InvalidTopicException),
+        (topic("__cluster_metadata", 1, 1), ErrorCode::InvalidRequest),
+        (topic("t", 0, 1), ErrorCode::InvalidPartitions),
+        (topic("t", -2, 1), ErrorCode::InvalidPartitions),
+        (topic("t", 1, 0), ErrorCode::InvalidReplicationFactor),
+        (topic("t", 1, 4), ErrorCode::InvalidReplicationFactor),
+        (with("no.such.thing", "1"), ErrorCode::InvalidConfig),
+        (with("retention.ms", "x"), ErrorCode::InvalidConfig),
+    ];
+    for (asked, expected) in table {
+        let answer = cluster.create(asked.clone()).await;
+        let code = ErrorCode::try_from_code(answer.topics[0].error_code);
+        assert_eq!(code, Some(expected), "{asked:?}");
+    }
+    let delete = |names: Vec<&'static str>| {
+        let names = names.into_iter().map(|name| TopicName(name.into())).collect();
+        DeleteTopicsRequest::default().with_topic_names(names)
+    };
+    let request = delete(vec!["a.b", "missing"]);
+    let answer =
+        cluster.controller.decide_each(move |it| topics::delete(it.view(), &request)).await;
+    let codes: Vec<_> = answer.unwrap().responses.iter().map(|it| it.error_code).collect();
+    assert_eq!(codes, [0, ErrorCode::UnknownTopicOrPartition.code()]);
+    assert!(cluster.image().await.topic("a.b").is_none());
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn configuration_is_set_appended_to_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    cluster.brokers(0..1).await;
+    cluster.create(topic("t", 1, 1)).await;
+    let alter = |op: i8, name: &'static str, value: Option<&'static str>| {
+        let config = AlterableConfig::default()
+            .with_name(name.into())
+            .with_config_operation(op)
+            .with_value(value.map(Into::into));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name("t".into())
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let controller = cluster.controller.clone();
+        async move {
+            let answer =
+                controller.decide_each(move |it| configs::incremental(it.view(), &request)).await;
+            ErrorCode::try_from_code(answer.unwrap().responses[0].error_code)
+        }
+    };
+    let steps = [
+        (0, "retention.ms", Some("5"), None),
+        (2, "cleanup.policy", Some("compact"), None),
+        (3, "cleanup.policy", Some("delete"), None),
+        (2, "retention.ms", Some("6"), Some(ErrorCode::InvalidConfig)),
+        (0, "retention.ms", Some("many"), Some(ErrorCode::InvalidConfig)),
+        (0, "no.such", Some("1"), Some(ErrorCode::InvalidConfig)),
+        (9, "retention.ms", Some("1"), Some(ErrorCode::InvalidRequest)),
+        (1, "retention.ms", None, None),
+    ];
+    for (op, name, value, expected) in steps {
+        assert_eq!(alter(op, name, value).await, expected, "{op} {name} {value:?}");
+    }
+    let image = cluster.image().await;
+    let config = image.config(ResourceType::Topic, "t");
+    assert_eq!(
+        config.iter().collect::<Vec<_>>(),
+        [(&"cleanup.policy".to_owned(), &"compact".to_owned())]
+    );
+    cluster.stop.cancel();
+}
