@@ -6,6 +6,7 @@
 mod budget;
 mod connection;
 mod frame;
+pub mod http;
 mod limits;
 pub mod metrics;
 pub mod peer;

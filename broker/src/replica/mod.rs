@@ -1,1 +1,3 @@
 //! Partitions as leader and follower, fetchers, parked requests.
+
+pub mod sessions;

@@ -1,6 +1,7 @@
 //! Bytes: request headers, bounds-checked decoding, record batches, metadata records.
 
 pub mod bounds;
+pub mod fetch_response;
 pub mod header;
 pub mod message;
 pub mod metadata;

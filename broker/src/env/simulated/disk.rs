@@ -1,0 +1,392 @@
+//! A disk in memory that forgets, after a loss of power, what was never synced.
+//!
+//! Names follow an ordered journal, as on ext4 and xfs: after a loss of power the tree of names is
+//! as it was at some moment since the last [`Disk::sync_dir`]. Contents follow no order: of each
+//! unsynced page either the old bytes or the new remain, and the length is anything in between, so
+//! that a tail may be torn, missing or filled with zeros.
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use parking_lot::Mutex;
+
+use crate::env::disk::{Disk, DiskFile, Entry, Open};
+use crate::env::random::Random;
+
+const PAGE: usize = 4096;
+
+/// One node's disk. Clones share it.
+#[derive(Clone, Default)]
+pub struct SimulatedDisk(Arc<Mutex<State>>);
+
+#[derive(Clone)]
+enum Node {
+    Dir,
+    File(Arc<SimulatedFile>),
+}
+
+type Tree = OrdMap<PathBuf, Node>;
+
+#[derive(Default)]
+struct State {
+    tree: Tree,
+    /// The trees since the last sync, oldest first: any of them may be what a crash leaves.
+    unsynced: Vec<Tree>,
+    locks: BTreeSet<PathBuf>,
+}
+
+impl SimulatedDisk {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The machine loses power: unsynced names and pages are kept or lost as `random` says.
+    pub fn lose_power(&self, random: &Random) {
+        let mut state = self.0.lock();
+        let keep = random.below(state.unsynced.len() as u64 + 1) as usize;
+        if keep < state.unsynced.len() {
+            state.tree = state.unsynced[keep].clone();
+        }
+        state.unsynced.clear();
+        state.locks.clear();
+        for node in state.tree.values() {
+            if let Node::File(file) = node {
+                file.0.lock().lose_power(random);
+            }
+        }
+    }
+
+    /// All files and their contents, for comparing two runs.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let state = self.0.lock();
+        let files = state.tree.iter().filter_map(|(path, node)| match node {
+            Node::Dir => None,
+            Node::File(file) => Some((path.clone(), file.0.lock().bytes.clone())),
+        });
+        files.collect()
+    }
+}
+
+impl State {
+    fn change(&mut self, change: impl FnOnce(&mut Tree)) {
+        self.unsynced.push(self.tree.clone());
+        change(&mut self.tree);
+    }
+
+    fn require_parent(&self, path: &Path) -> io::Result<()> {
+        match path.parent() {
+            None => Ok(()),
+            Some(parent) if parent.as_os_str().is_empty() || parent == Path::new("/") => Ok(()),
+            Some(parent) => match self.tree.get(parent) {
+                Some(Node::Dir) => Ok(()),
+                Some(Node::File(_)) => Err(ErrorKind::NotADirectory.into()),
+                None => Err(ErrorKind::NotFound.into()),
+            },
+        }
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.0.lock();
+        match (state.tree.get(path), how) {
+            (Some(Node::Dir), _) => Err(ErrorKind::IsADirectory.into()),
+            (Some(Node::File(_)), Open::CreateNew) => Err(ErrorKind::AlreadyExists.into()),
+            (Some(Node::File(file)), _) => Ok(file.clone()),
+            (None, Open::Read) => Err(ErrorKind::NotFound.into()),
+            (None, _) => {
+                state.require_parent(path)?;
+                let file = Arc::new(SimulatedFile::default());
+                state.change(|tree| {
+                    tree.insert(path.to_owned(), Node::File(file.clone()));
+                });
+                Ok(file)
+            }
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let state = self.0.lock();
+        if !matches!(state.tree.get(dir), Some(Node::Dir)) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let below = state.tree.range(dir.to_owned()..).skip(1);
+        let entries = below
+            .take_while(|(path, _)| path.starts_with(dir))
+            .filter(|(path, _)| path.parent() == Some(dir))
+            .map(|(path, node)| Entry {
+                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                is_dir: matches!(node, Node::Dir),
+                len: match node {
+                    Node::Dir => 0,
+                    Node::File(file) => file.0.lock().bytes.len() as u64,
+                },
+            });
+        Ok(entries.collect())
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.0.lock().tree.contains_key(path)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        let missing: Vec<PathBuf> = dir
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && !state.tree.contains_key(*path))
+            .map(Path::to_owned)
+            .collect();
+        for path in missing.into_iter().rev() {
+            state.change(|tree| {
+                tree.insert(path, Node::Dir);
+            });
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.require_parent(to)?;
+        let moved = subtree(&state.tree, from);
+        if moved.is_empty() {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.change(|tree| {
+            for (path, node) in moved {
+                tree.remove(&path);
+                let below = path.strip_prefix(from).unwrap_or(Path::new(""));
+                let target =
+                    if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
+                tree.insert(target, node);
+            }
+        });
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        match state.tree.get(path) {
+            None => Err(ErrorKind::NotFound.into()),
+            Some(Node::Dir) => Err(ErrorKind::IsADirectory.into()),
+            Some(Node::File(_)) => {
+                state.change(|tree| {
+                    tree.remove(path);
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        let gone = subtree(&state.tree, dir);
+        if gone.is_empty() {
+            return Err(ErrorKind::NotFound.into());
+        }
+        state.change(|tree| {
+            for (path, _) in gone {
+                tree.remove(&path);
+            }
+        });
+        Ok(())
+    }
+
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        // An ordered journal: what came before in any folder is durable, too.
+        self.0.lock().unsynced.clear();
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.open(path, Open::ReadWrite)?;
+        if !self.0.lock().locks.insert(path.to_owned()) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(Lock { disk: self.clone(), path: path.to_owned() }))
+    }
+}
+
+fn subtree(tree: &Tree, top: &Path) -> Vec<(PathBuf, Node)> {
+    tree.range(top.to_owned()..)
+        .take_while(|(path, _)| path.starts_with(top))
+        .map(|(path, node)| (path.clone(), node.clone()))
+        .collect()
+}
+
+struct Lock {
+    disk: SimulatedDisk,
+    path: PathBuf,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.disk.0.lock().locks.remove(&self.path);
+    }
+}
+
+#[derive(Default)]
+struct SimulatedFile(Mutex<Content>);
+
+#[derive(Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// What to put back, newest last, to have the content of the last sync again.
+    undo: Vec<Undo>,
+}
+
+struct Undo {
+    offset: usize,
+    old: Vec<u8>,
+    old_len: usize,
+}
+
+impl Content {
+    /// Notes what lies at `range` before it changes, or the whole tail before it is cut.
+    fn remember(&mut self, offset: usize, len: usize) {
+        let end = (offset + len).min(self.bytes.len());
+        let old = self.bytes.get(offset.min(end)..end).unwrap_or_default().to_vec();
+        self.undo.push(Undo { offset, old, old_len: self.bytes.len() });
+    }
+
+    fn lose_power(&mut self, random: &Random) {
+        if self.undo.is_empty() {
+            return;
+        }
+        let newest = self.bytes.clone();
+        let mut changed = BTreeSet::new();
+        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+            let end = self.bytes.len().max(undo.old_len);
+            changed.extend(undo.offset / PAGE..end.div_ceil(PAGE));
+            self.bytes.resize(undo.old_len, 0);
+            self.bytes[undo.offset.min(undo.old_len)..][..undo.old.len()]
+                .copy_from_slice(&undo.old);
+        }
+        let (short, long) =
+            (self.bytes.len().min(newest.len()), self.bytes.len().max(newest.len()));
+        let len = short + random.below((long - short) as u64 + 1) as usize;
+        self.bytes.resize(len, 0);
+        for page in changed {
+            let start = page * PAGE;
+            let end = ((page + 1) * PAGE).min(len).min(newest.len());
+            if start < end && random.below(2) == 0 {
+                self.bytes[start..end].copy_from_slice(&newest[start..end]);
+            }
+        }
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let content = self.0.lock();
+        let from = (offset as usize).min(content.bytes.len());
+        let read = buffer.len().min(content.bytes.len() - from);
+        buffer[..read].copy_from_slice(&content.bytes[from..from + read]);
+        Ok(read)
+    }
+
+    fn write_all_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut content = self.0.lock();
+        let offset = offset as usize;
+        let len = parts.iter().map(|part| part.len()).sum();
+        content.remember(offset, len);
+        if content.bytes.len() < offset + len {
+            content.bytes.resize(offset + len, 0);
+        }
+        let mut at = offset;
+        for part in parts {
+            content.bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().bytes.len() as u64)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut content = self.0.lock();
+        let len = len as usize;
+        let cut = content.bytes.len().saturating_sub(len);
+        content.remember(len, cut);
+        content.bytes.resize(len, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.lock().undo.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(disk: &SimulatedDisk, path: &str, bytes: &[u8], offset: u64) -> Arc<dyn DiskFile> {
+        let file = disk.open(Path::new(path), Open::ReadWrite).unwrap();
+        file.write_all_at(&[IoSlice::new(bytes)], offset).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_was_synced_survives_a_loss_of_power_and_the_rest_is_old_new_or_zero() {
+        for seed in 0..200 {
+            let disk = SimulatedDisk::new();
+            disk.create_dir_all(Path::new("/d")).unwrap();
+            let file = write(&disk, "/d/f", &[1; 5000], 0);
+            file.sync().unwrap();
+            disk.sync_dir(Path::new("/d")).unwrap();
+            write(&disk, "/d/f", &[2; 9000], 5000);
+            disk.lose_power(&Random::from_seed(seed));
+            let bytes = disk.read(Path::new("/d/f")).unwrap();
+            assert!(bytes.len() >= 5000 && bytes.len() <= 14000, "seed {seed}: {}", bytes.len());
+            assert!(bytes[..5000].iter().all(|byte| *byte == 1), "seed {seed}");
+            assert!(bytes[5000..].iter().all(|byte| *byte == 0 || *byte == 2), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn names_return_to_a_moment_since_the_last_sync() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..50 {
+            let disk = SimulatedDisk::new();
+            disk.create_dir_all(Path::new("/d")).unwrap();
+            disk.sync_dir(Path::new("/")).unwrap();
+            write(&disk, "/d/a", b"a", 0);
+            disk.rename(Path::new("/d/a"), Path::new("/d/b")).unwrap();
+            disk.lose_power(&Random::from_seed(seed));
+            let names: Vec<_> =
+                disk.list(Path::new("/d")).unwrap().into_iter().map(|entry| entry.name).collect();
+            seen.insert(names);
+        }
+        let expected: BTreeSet<Vec<String>> =
+            [vec![], vec!["a".to_owned()], vec!["b".to_owned()]].into();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_renamed_folder_takes_its_files_along() {
+        let disk = SimulatedDisk::new();
+        disk.create_dir_all(Path::new("/d/t-0")).unwrap();
+        write(&disk, "/d/t-0/log", b"x", 0);
+        disk.rename(Path::new("/d/t-0"), Path::new("/d/t-0.x-delete")).unwrap();
+        assert!(!disk.exists(Path::new("/d/t-0/log")));
+        assert_eq!(disk.read(Path::new("/d/t-0.x-delete/log")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_lock_has_one_holder() {
+        let disk = SimulatedDisk::new();
+        let lock = disk.lock(Path::new("/.lock")).unwrap();
+        assert_eq!(
+            disk.lock(Path::new("/.lock")).err().map(|error| error.kind()),
+            Some(ErrorKind::WouldBlock)
+        );
+        drop(lock);
+        assert!(disk.lock(Path::new("/.lock")).is_ok());
+    }
+}
