@@ -55,7 +55,7 @@ impl Bound {
 
 /// All listeners of a node and their connections.
 pub struct Server {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Arc<Broker>>>,
     limits: Arc<Limits>,
     tasks: TaskTracker,
     next_number: Arc<AtomicU64>,
@@ -68,7 +68,14 @@ impl Server {
         let limits = Limits::new(&broker.settings);
         let stop = CancellationToken::new();
         Self {
-            shared: Arc::new(Shared { broker, budget, metrics, stop }),
+            shared: Arc::new(Shared {
+                max_frame: usize::try_from(broker.settings.socket_request_max_bytes).unwrap_or(0),
+                max_idle: broker.settings.connections_max_idle,
+                service: broker,
+                budget,
+                metrics,
+                stop,
+            }),
             limits,
             tasks: TaskTracker::new(),
             next_number: Arc::default(),
@@ -78,7 +85,7 @@ impl Server {
 
     /// Starts to accept connections.
     pub fn serve(&self, bound: Bound) {
-        let settings = &self.shared.broker.settings;
+        let settings = &self.shared.service.settings;
         let name = bound.endpoint.listener.clone();
         let scope = match settings.listeners.is_controller(&name) {
             true => Scope::Controller,
@@ -127,7 +134,7 @@ impl Server {
 
 /// Accepts the connections of one listener.
 struct Acceptor {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Arc<Broker>>>,
     limits: Arc<Limits>,
     tasks: TaskTracker,
     next_number: Arc<AtomicU64>,
@@ -147,7 +154,7 @@ impl Acceptor {
                 Ok((stream, address)) => self.open(stream, address),
                 Err(error) => {
                     warn!(listener = %self.name, %error, "cannot accept a connection");
-                    self.shared.broker.env.clock.sleep(ACCEPT_BACKOFF).await;
+                    self.shared.service.env.clock.sleep(ACCEPT_BACKOFF).await;
                 }
             }
         }
@@ -168,7 +175,7 @@ impl Acceptor {
             principal: Principal::ANONYMOUS,
             software: Mutex::new(None),
         });
-        let node = self.shared.broker.settings.node_id;
+        let node = self.shared.service.settings.node_id;
         let span = debug_span!("connection", node, number, listener = %self.name, %address);
         let shared = self.shared.clone();
         let serving = async move {
