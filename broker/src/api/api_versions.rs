@@ -15,6 +15,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::{Api, Client, Reply, Scope, Software, encode_body, handler, table};
 use crate::broker::Broker;
+use crate::controller::brokers::supported_features;
 use crate::error::ErrorCode;
 
 pub const API: Api = Api::new(ApiKey::ApiVersions, 0..=4).on_all().handled_by(handler!(handle));
@@ -46,12 +47,13 @@ fn answer(broker: &Broker, scope: Scope, version: i16) -> ApiVersionsResponse {
             .with_max_version_level(level)
     });
     // A range that starts at 0 could be read from version 4 on only.
-    let supported = SUPPORTED.iter().filter(|(_, min, _)| version >= 4 || *min > 0);
+    let supported = supported_features().into_iter();
+    let supported = supported.filter(|(_, min, _)| version >= 4 || *min > 0);
     let supported = supported.map(|(name, min, max)| {
         SupportedFeatureKey::default()
             .with_name(StrBytes::from_static_str(name))
-            .with_min_version(*min)
-            .with_max_version(*max)
+            .with_min_version(min)
+            .with_max_version(max)
     });
     ApiVersionsResponse::default()
         .with_api_keys(table::apis(scope).iter().map(entry).collect())
@@ -59,10 +61,6 @@ fn answer(broker: &Broker, scope: Scope, version: i16) -> ApiVersionsResponse {
         .with_finalized_features(finalized.collect())
         .with_finalized_features_epoch(image.offset)
 }
-
-/// The features that this software supports: name, lowest and highest level.
-const SUPPORTED: &[(&str, i16, i16)] =
-    &[("kraft.version", 0, 1), ("metadata.version", 7, 30), ("group.version", 0, 1)];
 
 fn entry(api: &Api) -> ApiVersion {
     let versions = api.advertised();

@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 use super::{
     Api, Scope, allocate_producer_ids, alter_configs, alter_partition, api_versions,
     broker_heartbeat, broker_registration, create_partitions, create_topics, delete_groups,
-    delete_topics, describe_groups, describe_quorum, elect_leaders, envelope, fetch_metadata,
-    find_coordinator, heartbeat, incremental_alter_configs, join_group, leave_group, list_groups,
-    offset_commit, offset_delete, offset_fetch, sync_group,
+    delete_topics, describe_cluster, describe_configs, describe_groups, describe_quorum,
+    describe_topic_partitions, elect_leaders, envelope, fetch_metadata, find_coordinator,
+    heartbeat, incremental_alter_configs, join_group, leave_group, list_config_resources,
+    list_groups, metadata, offset_commit, offset_delete, offset_fetch, sync_group,
 };
 
 /// One line for each API.
@@ -22,8 +23,11 @@ const ALL: &[Api] = &[
     create_topics::API,
     delete_groups::API,
     delete_topics::API,
+    describe_cluster::API,
+    describe_configs::API,
     describe_groups::API,
     describe_quorum::API,
+    describe_topic_partitions::API,
     elect_leaders::API,
     envelope::API,
     fetch_metadata::API,
@@ -32,7 +36,9 @@ const ALL: &[Api] = &[
     incremental_alter_configs::API,
     join_group::API,
     leave_group::API,
+    list_config_resources::API,
     list_groups::API,
+    metadata::API,
     offset_commit::API,
     offset_delete::API,
     offset_fetch::API,

@@ -2,11 +2,13 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::batch::{CONTROL, HEADER_LEN, LOG_OVERHEAD, TIMESTAMP_TYPE, TRANSACTIONAL};
+use super::batch::{
+    Batches, COMPRESSION_MASK, CONTROL, HEADER_LEN, LOG_OVERHEAD, TIMESTAMP_TYPE, TRANSACTIONAL,
+};
 use super::compression::compress;
 use super::{
-    Compression, ControlKind, EndTransactionMarker, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE,
-    NO_TIMESTAMP, RecordsError, TimestampType, crc32c,
+    Compression, ControlKind, EndTransactionMarker, MAX_DECOMPRESSED, NO_PRODUCER_EPOCH,
+    NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, RecordsError, TimestampType, crc32c,
 };
 use crate::types::{LeaderEpoch, Millis, NO_EPOCH, Offset};
 
@@ -189,6 +191,33 @@ impl BatchBuilder {
         out[17..21].copy_from_slice(&crc.to_be_bytes());
         Ok(out.freeze())
     }
+}
+
+/// The same batches with their records compressed (or not) as `how` says; control batches stay.
+pub fn recompress(batches: &[u8], how: Compression) -> Result<BytesMut, RecordsError> {
+    let mut out = BytesMut::with_capacity(batches.len());
+    for batch in Batches::new(batches) {
+        let batch = batch?;
+        if batch.is_control() || batch.compression()? == how {
+            out.put_slice(batch.bytes());
+            continue;
+        }
+        let payload = batch.records(MAX_DECOMPRESSED)?;
+        let payload = compress(how, payload.payload())
+            .map_err(|error| RecordsError::invalid(error.to_string()))?;
+        let start = out.len();
+        out.put_slice(&batch.bytes()[..HEADER_LEN]);
+        out.put_slice(&payload);
+        let new = &mut out[start..];
+        let length = i32::try_from(new.len() - LOG_OVERHEAD)
+            .map_err(|_| RecordsError::TooLarge(i32::MAX as usize))?;
+        new[8..12].copy_from_slice(&length.to_be_bytes());
+        let attributes = batch.attributes() & !COMPRESSION_MASK | i16::from(how.id());
+        new[21..23].copy_from_slice(&attributes.to_be_bytes());
+        let crc = crc32c(&new[21..]);
+        new[17..21].copy_from_slice(&crc.to_be_bytes());
+    }
+    Ok(out)
 }
 
 fn put_varlong(out: &mut BytesMut, value: i64) {

@@ -19,9 +19,9 @@ mod record;
 mod tests;
 
 pub use batch::{BatchMut, BatchView, Batches, HEADER_LEN, LOG_OVERHEAD, TimestampType};
-pub use builder::{BatchBuilder, NewRecord};
+pub use builder::{BatchBuilder, NewRecord, recompress};
 pub use compression::Compression;
-pub use record::{ControlKind, EndTransactionMarker, Header, Record, Records};
+pub use record::{ControlKind, EndTransactionMarker, Header, Record, Records, Summary};
 
 use crate::error::{ErrorCode, Refusal};
 

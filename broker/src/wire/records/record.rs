@@ -58,6 +58,10 @@ impl<'a> Records<'a> {
     pub fn count(&self) -> usize {
         self.count
     }
+    /// The encoded records, not compressed.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
 
     /// Yields exactly `count` records, or an error last.
     pub fn iter(&self) -> RecordIter<'_> {

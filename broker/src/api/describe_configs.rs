@@ -1,0 +1,207 @@
+//! DescribeConfigs: the settings of a topic or of this broker, where each comes from, and what for.
+//!
+//! Versions 1 to 4; from 3 with types and, when asked, documentation. Values of passwords are never
+//! told. A broker tells of itself and of the cluster-wide settings (empty name) only; loggers,
+//! client metrics and groups are not described yet and refused with INVALID_REQUEST.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::metadata::text;
+use super::{Api, Client, Reply, handler};
+use crate::broker::Broker;
+use crate::config::definition::{self, Definition, Kind, Update};
+use crate::config::topic::{ConfigMap, Layers, Source, Sourced};
+use crate::controller::topics::check_name;
+use crate::controller::{Image, ResourceType};
+use crate::error::{ErrorCode, Refusal};
+
+pub const API: Api = Api::new(ApiKey::DescribeConfigs, 1..=4).handled_by(handler!(handle));
+
+async fn handle(
+    broker: &Arc<Broker>,
+    _: &Client,
+    request: DescribeConfigsRequest,
+) -> Reply<DescribeConfigsResponse> {
+    let image = broker.image.load_full();
+    let describer = Describer {
+        broker,
+        image: &image,
+        synonyms: request.include_synonyms,
+        documentation: request.include_documentation,
+    };
+    let results = request.resources.iter().map(|resource| describer.describe(resource));
+    Reply::Now(DescribeConfigsResponse::default().with_results(results.collect()))
+}
+
+struct Describer<'a> {
+    broker: &'a Broker,
+    image: &'a Image,
+    synonyms: bool,
+    documentation: bool,
+}
+
+type Entries = Result<Vec<DescribeConfigsResourceResult>, Refusal>;
+
+impl Describer<'_> {
+    fn describe(&self, resource: &DescribeConfigsResource) -> DescribeConfigsResult {
+        let name: &str = &resource.resource_name;
+        let entries = match ResourceType::from_code(resource.resource_type) {
+            Some(ResourceType::Topic) => self.topic(name),
+            Some(ResourceType::Broker) => self.broker(name),
+            Some(other) => refuse(format!("{other:?} settings are not described yet")),
+            None => refuse(format!(
+                "Unexpected resource type {} for resource {name}",
+                resource.resource_type
+            )),
+        };
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match entries {
+            Ok(mut entries) => {
+                if let Some(keys) = resource.configuration_keys.as_ref().filter(|k| !k.is_empty()) {
+                    entries.retain(|entry| keys.contains(&entry.name));
+                }
+                result.with_configs(entries)
+            }
+            Err(refusal) => result
+                .with_error_code(refusal.code.code())
+                .with_error_message(Some(StrBytes::from_string(refusal.message))),
+        }
+    }
+
+    fn layers<'b>(&'b self, topic: &'b dyn ConfigMap) -> Layers<'b> {
+        let id = self.broker.settings.node_id.to_string();
+        Layers {
+            topic,
+            broker: self.image.config(ResourceType::Broker, &id),
+            cluster: self.image.config(ResourceType::Broker, ""),
+            settings: &self.broker.settings,
+        }
+    }
+
+    fn topic(&self, name: &str) -> Entries {
+        check_name(name)?;
+        if self.image.topic(name).is_none() {
+            let code = ErrorCode::UnknownTopicOrPartition;
+            return Err(Refusal::new(code, format!("The topic '{name}' does not exist.")));
+        }
+        let own = self.image.config(ResourceType::Topic, name);
+        let layers = self.layers(own);
+        let shown = definition::topic().values().filter(|definition| !definition.internal);
+        let entries = shown.map(|definition| {
+            let mut values = layers.topic_values(definition);
+            drop_finer_synonyms(definition, &mut values);
+            let entry = entry(definition, layers.effective(definition)).with_read_only(false);
+            self.complete(entry, definition, &values)
+        });
+        Ok(entries.collect())
+    }
+
+    fn broker(&self, name: &str) -> Entries {
+        let own = self.broker.settings.node_id;
+        match name.parse::<i32>() {
+            _ if name.is_empty() => Ok(self.cluster_wide()),
+            Ok(id) if id == own => Ok(self.own()),
+            Ok(_) => refuse(format!(
+                "Unexpected broker id, expected {own} or empty string, but received {name}"
+            )),
+            Err(_) => refuse(format!("Broker id must be an integer, but it is: {name}")),
+        }
+    }
+
+    /// All settings of this broker.
+    fn own(&self) -> Vec<DescribeConfigsResourceResult> {
+        let layers = self.layers(&());
+        let shown = definition::broker().values().filter(|definition| !definition.internal);
+        let entries = shown.map(|definition| {
+            let values = layers.broker_values(definition.name);
+            let value = values.first().map(|first| first.value.to_owned());
+            self.complete(entry(definition, value), definition, &values)
+        });
+        entries.collect()
+    }
+
+    /// The dynamic settings that all brokers share.
+    fn cluster_wide(&self) -> Vec<DescribeConfigsResourceResult> {
+        let set = self.image.config(ResourceType::Broker, "");
+        let entries = set.iter().filter_map(|(name, value)| {
+            let definition = definition::broker().get(name.as_str())?;
+            let values = [Sourced { name: definition.name, value, source: Source::DynamicCluster }];
+            let entry = entry(definition, Some(value.clone()));
+            Some(self.complete(entry, definition, &values))
+        });
+        entries.collect()
+    }
+
+    fn complete(
+        &self,
+        entry: DescribeConfigsResourceResult,
+        definition: &Definition,
+        values: &[Sourced<'_>],
+    ) -> DescribeConfigsResourceResult {
+        let source = values.first().map_or(Source::Default, |first| first.source);
+        let synonym = |value: &Sourced<'_>| {
+            DescribeConfigsSynonym::default()
+                .with_name(text(value.name))
+                .with_value((!definition.sensitive()).then(|| text(value.value)))
+                .with_source(source_code(value.source))
+        };
+        let synonyms = match self.synonyms {
+            true => values.iter().map(synonym).collect(),
+            false => Vec::new(),
+        };
+        entry
+            .with_config_source(source_code(source))
+            .with_synonyms(synonyms)
+            .with_documentation(self.documentation.then(|| text(definition.doc)))
+    }
+}
+
+fn source_code(source: Source) -> i8 {
+    source as i8
+}
+
+fn entry(definition: &Definition, value: Option<String>) -> DescribeConfigsResourceResult {
+    let sensitive = definition.sensitive();
+    DescribeConfigsResourceResult::default()
+        .with_name(StrBytes::from_static_str(definition.name))
+        .with_value(value.filter(|_| !sensitive).map(StrBytes::from_string))
+        .with_is_sensitive(sensitive)
+        .with_read_only(definition.update == Update::ReadOnly)
+        .with_config_type(kind_code(definition.kind))
+}
+
+/// Kafka names the source of a topic setting by its first synonym only: `retention.ms` that comes
+/// from `log.retention.hours` counts as a default there.
+fn drop_finer_synonyms(definition: &Definition, values: &mut Vec<Sourced<'_>>) {
+    let first = definition.synonyms.first().copied();
+    let own = usize::from(values.first().is_some_and(|value| value.source == Source::Topic));
+    let skipped = values[own..].iter().take_while(|value| Some(value.name) != first).count();
+    values.drain(own..own + skipped);
+}
+
+fn kind_code(kind: Kind) -> i8 {
+    match kind {
+        Kind::Boolean => 1,
+        Kind::String => 2,
+        Kind::Int => 3,
+        Kind::Short => 4,
+        Kind::Long => 5,
+        Kind::Double => 6,
+        Kind::List => 7,
+        Kind::Class => 8,
+        Kind::Password => 9,
+    }
+}
+
+fn refuse<T>(message: String) -> Result<T, Refusal> {
+    Err(Refusal::new(ErrorCode::InvalidRequest, message))
+}

@@ -1,0 +1,276 @@
+//! Metadata: the brokers, and where a topic's partitions are, as one listener sees them.
+//!
+//! Versions 0 to 13. From 10 a topic has its id, from 12 it may be asked for by id. Reads the image
+//! only; a topic that is missing is created through the controller when client and broker both
+//! allow it, and answered UNKNOWN_TOPIC_OR_PARTITION until it is there, as Kafka does. A broker
+//! without the asked listener is left out; a leader without it is LISTENER_NOT_FOUND from 6 on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::{Api, Client, Reply, handler};
+use crate::broker::Broker;
+use crate::controller::topics::check_name;
+use crate::controller::{Endpoint, Image, PartitionImage, TopicImage};
+use crate::error::ErrorCode;
+use crate::types::{NO_LEADER, NodeId};
+
+pub const API: Api = Api::new(ApiKey::Metadata, 0..=13).handled_by(handler!(handle));
+
+/// All operations that a topic knows, as bits: without an authorizer everyone may do them.
+pub(super) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// All operations that a cluster knows.
+pub(super) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+async fn handle(
+    broker: &Arc<Broker>,
+    client: &Client,
+    request: MetadataRequest,
+) -> Reply<MetadataResponse> {
+    let image = broker.image.load_full();
+    let view = View { image: &image, listener: &client.connection.listener };
+    let version = client.version;
+    let (topics, missing) = match asked(&request, version) {
+        Err(code) => (refuse_all(request.topics.as_deref().unwrap_or_default(), code), Vec::new()),
+        Ok(Asked::All) => {
+            (image.topics().map(|topic| view.topic(topic, version)).collect(), Vec::new())
+        }
+        Ok(Asked::Ids(ids)) => {
+            (ids.into_iter().map(|id| view.topic_by_id(id, version)).collect(), Vec::new())
+        }
+        Ok(Asked::Names(names)) => view.topics_by_name(&names, version),
+    };
+    let _ = missing;
+    let topics: Vec<MetadataResponseTopic> = topics;
+    let operations = |asked: bool, all: i32| if asked { all } else { i32::MIN };
+    let for_topic = request.include_topic_authorized_operations && version >= 8;
+    let of_topic = operations(for_topic, TOPIC_OPERATIONS);
+    let topics = topics.into_iter().map(|topic| match topic.error_code {
+        0 => topic.with_topic_authorized_operations(of_topic),
+        _ => topic,
+    });
+    let for_cluster = request.include_cluster_authorized_operations && (8..=10).contains(&version);
+    Reply::Now(
+        MetadataResponse::default()
+            .with_brokers(view.brokers())
+            .with_cluster_id(Some(text(&image.cluster_id)))
+            .with_controller_id(BrokerId(any_broker(broker, &image)))
+            .with_topics(topics.collect())
+            .with_cluster_authorized_operations(operations(for_cluster, CLUSTER_OPERATIONS)),
+    )
+}
+
+/// What a request asks for.
+enum Asked {
+    All,
+    Names(Vec<TopicName>),
+    Ids(BTreeSet<Uuid>),
+}
+
+fn asked(request: &MetadataRequest, version: i16) -> Result<Asked, ErrorCode> {
+    let Some(topics) = &request.topics else { return Ok(Asked::All) };
+    if version == 0 && topics.is_empty() {
+        return Ok(Asked::All);
+    }
+    if version < 12 && topics.iter().any(|t| t.name.is_none() || !t.topic_id.is_nil()) {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    let ids: BTreeSet<Uuid> =
+        topics.iter().map(|topic| topic.topic_id).filter(|id| !id.is_nil()).collect();
+    if !ids.is_empty() {
+        return Ok(Asked::Ids(ids));
+    }
+    let mut seen = BTreeSet::new();
+    let names = topics.iter().filter_map(|topic| topic.name.clone());
+    Ok(Asked::Names(names.filter(|name| seen.insert(name.clone())).collect()))
+}
+
+fn refuse_all(topics: &[MetadataRequestTopic], code: ErrorCode) -> Vec<MetadataResponseTopic> {
+    let refuse = |topic: &MetadataRequestTopic| {
+        MetadataResponseTopic::default()
+            .with_error_code(code.code())
+            .with_name(Some(topic.name.clone().unwrap_or_default()))
+            .with_topic_id(topic.topic_id)
+    };
+    topics.iter().map(refuse).collect()
+}
+
+/// The image as the clients of one listener see it.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub image: &'a Image,
+    pub listener: &'a str,
+}
+
+/// What is told of a partition beside the image's own words.
+pub(super) struct PartitionView {
+    pub error: Option<ErrorCode>,
+    pub leader: NodeId,
+    pub offline: Vec<BrokerId>,
+}
+
+impl View<'_> {
+    fn endpoint(&self, id: NodeId) -> Option<&Endpoint> {
+        self.image.broker(id)?.endpoint(self.listener)
+    }
+
+    fn is_offline(&self, partition: &PartitionImage, at: usize) -> bool {
+        let id = partition.replicas[at];
+        let Some(broker) = self.image.broker(id) else { return true };
+        broker.fenced
+            || broker.endpoint(self.listener).is_none()
+            || partition.directories.get(at).is_some_and(|directory| {
+                *directory == LOST_DIRECTORY
+                    || !is_reserved(*directory)
+                        && !broker.directories.is_empty()
+                        && !broker.directories.contains(directory)
+            })
+    }
+
+    pub fn partition(&self, partition: &PartitionImage) -> PartitionView {
+        let known = self.endpoint(partition.leader).is_some();
+        let error = match self.image.broker(partition.leader) {
+            _ if known => None,
+            None => Some(ErrorCode::LeaderNotAvailable),
+            Some(_) => Some(ErrorCode::ListenerNotFound),
+        };
+        let offline = (0..partition.replicas.len()).filter(|at| self.is_offline(partition, *at));
+        PartitionView {
+            error,
+            leader: if known { partition.leader } else { NO_LEADER },
+            offline: offline.map(|at| BrokerId(partition.replicas[at])).collect(),
+        }
+    }
+
+    fn described(
+        &self,
+        index: i32,
+        partition: &PartitionImage,
+        version: i16,
+    ) -> MetadataResponsePartition {
+        let view = self.partition(partition);
+        // Version 0 tells of missing replicas by leaving them out, and of that by an error.
+        let alive = |ids: &[NodeId]| -> Vec<BrokerId> {
+            let shown = |id: &&NodeId| version > 0 || self.is_shown(**id);
+            ids.iter().filter(shown).map(|id| BrokerId(*id)).collect()
+        };
+        let (replicas, isr) = (alive(&partition.replicas), alive(&partition.isr));
+        let some_missing =
+            replicas.len() < partition.replicas.len() || isr.len() < partition.isr.len();
+        let error = match view.error {
+            Some(ErrorCode::ListenerNotFound) if version < 6 => Some(ErrorCode::LeaderNotAvailable),
+            None if some_missing => Some(ErrorCode::ReplicaNotAvailable),
+            other => other,
+        };
+        MetadataResponsePartition::default()
+            .with_error_code(error.map_or(0, |code| code.code()))
+            .with_partition_index(index)
+            .with_leader_id(BrokerId(view.leader))
+            .with_leader_epoch(partition.leader_epoch)
+            .with_replica_nodes(replicas)
+            .with_isr_nodes(isr)
+            .with_offline_replicas(view.offline)
+    }
+
+    fn is_shown(&self, id: NodeId) -> bool {
+        self.endpoint(id).is_some() && self.image.broker(id).is_some_and(|broker| !broker.fenced)
+    }
+
+    fn topic(&self, topic: &TopicImage, version: i16) -> MetadataResponseTopic {
+        let partitions = topic.partitions.iter();
+        MetadataResponseTopic::default()
+            .with_name(Some(TopicName(text(&topic.name))))
+            .with_topic_id(topic.id)
+            .with_is_internal(is_internal(&topic.name))
+            .with_partitions(partitions.map(|(i, p)| self.described(*i, p, version)).collect())
+    }
+
+    fn topic_by_id(&self, id: Uuid, version: i16) -> MetadataResponseTopic {
+        match self.image.topic_by_id(id) {
+            Some(topic) => self.topic(topic, version),
+            None => MetadataResponseTopic::default()
+                .with_error_code(ErrorCode::UnknownTopicId.code())
+                .with_name(None)
+                .with_topic_id(id),
+        }
+    }
+
+    /// The asked topics, and the names among them that could be created.
+    fn topics_by_name(
+        &self,
+        names: &[TopicName],
+        version: i16,
+    ) -> (Vec<MetadataResponseTopic>, Vec<TopicName>) {
+        let mut missing = Vec::new();
+        let described = |name: &TopicName| {
+            if let Some(topic) = self.image.topic(name) {
+                return self.topic(topic, version);
+            }
+            let code = missing_topic(name);
+            if code == ErrorCode::UnknownTopicOrPartition {
+                missing.push(name.clone());
+            }
+            MetadataResponseTopic::default()
+                .with_error_code(code.code())
+                .with_name(Some(name.clone()))
+                .with_is_internal(is_internal(name))
+        };
+        (names.iter().map(described).collect(), missing)
+    }
+
+    /// The brokers that are alive and have the listener.
+    fn brokers(&self) -> Vec<MetadataResponseBroker> {
+        let alive = self.image.brokers().filter(|broker| !broker.fenced);
+        let described = alive.filter_map(|broker| {
+            let endpoint = broker.endpoint(self.listener)?;
+            Some(
+                MetadataResponseBroker::default()
+                    .with_node_id(BrokerId(broker.id))
+                    .with_host(text(&endpoint.host))
+                    .with_port(endpoint.port.into())
+                    .with_rack(broker.rack.as_deref().map(text)),
+            )
+        });
+        described.collect()
+    }
+}
+
+/// Kafka's name for a directory that is gone.
+const LOST_DIRECTORY: Uuid = Uuid::from_u128(2);
+
+/// Unassigned, lost or migrating: no directory that a broker could have.
+fn is_reserved(directory: Uuid) -> bool {
+    directory.as_u128() < 100
+}
+
+/// Why there is nothing to tell about a topic.
+pub(super) fn missing_topic(name: &str) -> ErrorCode {
+    match check_name(name) {
+        Ok(()) => ErrorCode::UnknownTopicOrPartition,
+        Err(_) => ErrorCode::InvalidTopicException,
+    }
+}
+
+/// A KRaft broker names any broker that is alive as the controller: clients send it what the
+/// controller decides, and it forwards that.
+pub(super) fn any_broker(broker: &Broker, image: &Image) -> NodeId {
+    let alive: Vec<NodeId> = image.brokers().filter(|b| !b.fenced).map(|b| b.id).collect();
+    let at = broker.env.random.below(alive.len() as u64) as usize;
+    alive.get(at).copied().unwrap_or(NO_LEADER)
+}
+
+pub(super) fn is_internal(topic: &str) -> bool {
+    matches!(topic, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+}
+
+pub(super) fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}

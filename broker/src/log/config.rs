@@ -1,0 +1,63 @@
+//! The settings of one log, resolved to numbers: a topic's own, else the broker's.
+
+use crate::types::Millis;
+use crate::wire::records::{Compression, TimestampType};
+
+/// What an append is worth when it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FlushPolicy {
+    /// The synced offset follows fsync.
+    #[default]
+    Sync,
+    /// `log.flush=page-cache`: the synced offset follows the end offset, as in Kafka.
+    PageCache,
+}
+
+/// Defaults are Kafka 4.3's, with sync as the flush policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    pub segment_bytes: u64,
+    pub segment_ms: Millis,
+    pub segment_index_bytes: u64,
+    pub index_interval_bytes: u64,
+    /// -1: no bound.
+    pub retention_bytes: i64,
+    /// -1: no bound.
+    pub retention_ms: Millis,
+    pub max_message_bytes: usize,
+    pub timestamp_type: TimestampType,
+    pub timestamp_before_max_ms: Millis,
+    pub timestamp_after_max_ms: Millis,
+    /// `None` is `producer`: as it comes.
+    pub compression: Option<Compression>,
+    /// `cleanup.policy` holds `delete`.
+    pub delete: bool,
+    /// `cleanup.policy` holds `compact`: keys are asked for; the cleaner itself is not built yet.
+    pub compact: bool,
+    pub file_delete_delay_ms: Millis,
+    pub flush: FlushPolicy,
+    pub producer_id_expiration_ms: Millis,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3600 * 1000,
+            segment_index_bytes: 10 << 20,
+            index_interval_bytes: 4096,
+            retention_bytes: -1,
+            retention_ms: 7 * 24 * 3600 * 1000,
+            max_message_bytes: 1_048_588,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: Millis::MAX,
+            timestamp_after_max_ms: 3600 * 1000,
+            compression: None,
+            delete: true,
+            compact: false,
+            file_delete_delay_ms: 60_000,
+            flush: FlushPolicy::Sync,
+            producer_id_expiration_ms: 24 * 3600 * 1000,
+        }
+    }
+}

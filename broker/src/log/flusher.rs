@@ -1,0 +1,113 @@
+//! Group commit: one task per log directory syncs all logs that were appended to, then publishes
+//! their synced offsets.
+//!
+//! No timers: while one pass is on the disk the next one's logs gather. Order within a log: sealed
+//! segments with their indexes and snapshots, the active segment, names of new files, epochs; only
+//! then does the recovery point move, so it never covers what a crash could take.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::StreamExt;
+
+use super::checkpoint;
+use super::config::FlushPolicy;
+use super::partition_log::Log;
+use super::shared::Shared;
+use crate::error::Fault;
+
+/// So many files are synced at the same time: a device has a queue, and one slow log holds up few.
+const AT_ONCE: usize = 8;
+
+/// Runs until the directory is offline or the task is dropped.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut offline = shared.offline.subscribe();
+    loop {
+        let logs = std::mem::take(&mut *shared.dirty.lock());
+        if !logs.is_empty() {
+            flush_all(&shared, logs).await;
+            continue;
+        }
+        tokio::select! {
+            biased;
+            _ = offline.wait_for(Option::is_some) => return,
+            () = shared.wake.notified() => {}
+        }
+    }
+}
+
+async fn flush_all(shared: &Arc<Shared>, logs: Vec<Arc<Log>>) {
+    futures::stream::iter(logs)
+        .for_each_concurrent(AT_ONCE, |log| async move {
+            shared.env.blocking(move || log.flush(false)).await;
+        })
+        .await;
+}
+
+impl Log {
+    /// Blocking. Makes durable what the flush policy asks for, or all if `everything`.
+    /// A failure takes the directory offline and publishes nothing.
+    pub(super) fn flush(&self, everything: bool) {
+        let _one_at_a_time = self.flushing.lock();
+        self.dirty.store(false, Ordering::Release);
+        if self.deleted.load(Ordering::Acquire) || self.shared.why_offline().is_some() {
+            return;
+        }
+        match self.sync(everything) {
+            Ok(Some(offset)) => {
+                self.flushed.store(offset, Ordering::Release);
+                let listener = self.listener.read().clone();
+                if let Some(listener) = listener {
+                    listener.synced(offset);
+                }
+            }
+            Ok(None) => {}
+            Err(fault) => self.shared.fail(&fault),
+        }
+    }
+
+    /// Returns the new recovery point, if it moved.
+    fn sync(&self, everything: bool) -> Result<Option<i64>, Fault> {
+        let (end, active, sealed, snapshots, names) = {
+            let mut writer = self.writer.lock();
+            (
+                self.end_offset(),
+                writer.active.clone(),
+                std::mem::take(&mut writer.unsynced),
+                std::mem::take(&mut writer.snapshots),
+                std::mem::take(&mut writer.names),
+            )
+        };
+        let epochs = {
+            let mut epochs = self.epochs.lock();
+            std::mem::take(&mut epochs.dirty).then(|| epochs.entries())
+        };
+        let disk = &*self.home.disk;
+        for (at, bytes) in snapshots {
+            let path = self.home.path(at, "snapshot");
+            disk.write_atomically(&path, &bytes).map_err(Fault::disk(path))?;
+        }
+        for segment in &sealed {
+            segment.persist().map_err(Fault::disk(self.dir()))?;
+        }
+        let policy = self.config.load().flush;
+        let before = self.flushed.load(Ordering::Acquire);
+        let mut durable = active.base.min(end).max(before);
+        if (everything || policy == FlushPolicy::Sync) && end > durable {
+            active.file().and_then(|file| file.sync()).map_err(Fault::disk(self.dir()))?;
+            durable = end;
+        }
+        if names {
+            active.write_index_files().map_err(Fault::disk(self.dir()))?;
+            let dir = self.dir();
+            disk.sync_dir(&dir).map_err(Fault::disk(dir))?;
+        }
+        if let Some(entries) = epochs {
+            checkpoint::write_epochs(disk, &self.home.file(checkpoint::EPOCHS), &entries)?;
+        }
+        for segment in sealed {
+            segment.close();
+        }
+        Ok((durable > before).then_some(durable))
+    }
+}

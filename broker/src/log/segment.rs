@@ -1,0 +1,507 @@
+//! One segment: a `.log` file of batches with its two indexes.
+//!
+//! Invariants: `size` counts whole batches only and is published after they are written; the
+//! indexes of the active segment are in memory and reach the disk with [`Segment::persist`]; a
+//! closed segment holds no memory beyond this struct and no open file. An index that is missing or
+//! does not lead to a batch is rebuilt from the log, which is the truth.
+
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Mutex, RwLock};
+
+use super::config::LogConfig;
+use super::index::{Index, OffsetIndex, TimeIndex};
+use super::scan::{Scan, ScanError};
+use super::tail_cache::fitting;
+use crate::env::disk::{Open, read_full};
+use crate::env::{Disk, DiskFile};
+use crate::types::{Millis, Offset};
+use crate::wire::records::{BatchView, NO_TIMESTAMP};
+
+/// Where the files of a partition are. The folder changes its name when the topic is deleted.
+pub(super) struct Home {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: RwLock<PathBuf>,
+}
+
+impl Home {
+    pub(super) fn path(&self, base: Offset, extension: &str) -> PathBuf {
+        self.dir.read().join(format!("{base:020}.{extension}"))
+    }
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.dir.read().join(name)
+    }
+}
+
+pub(super) struct Segment {
+    pub(super) base: Offset,
+    home: Arc<Home>,
+    size: AtomicU64,
+    file: Mutex<Option<Arc<dyn DiskFile>>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    offsets: OffsetIndex,
+    times: TimeIndex,
+    since_entry: u64,
+    /// The largest timestamp and the last offset of its batch; `None`: not looked up yet.
+    largest: Option<(Millis, Offset)>,
+    /// Of the first batch: its largest timestamp, by which the segment's age is measured.
+    first: Option<Millis>,
+    created: Millis,
+}
+
+/// What an append adds, for the indexes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Added {
+    pub(super) last_offset: Offset,
+    pub(super) max_timestamp: Millis,
+    pub(super) offset_of_max: Offset,
+}
+
+impl Segment {
+    /// A new, empty active segment. What a crash left under the same name is emptied.
+    pub(super) fn create(home: Arc<Home>, base: Offset, now: Millis) -> io::Result<Arc<Self>> {
+        let file = home.disk.open(&home.path(base, "log"), Open::ReadWrite)?;
+        if file.len()? > 0 {
+            file.truncate(0)?;
+        }
+        for extension in ["index", "timeindex", "txnindex"] {
+            let path = home.path(base, extension);
+            if home.disk.exists(&path) {
+                home.disk.remove_file(&path)?;
+            }
+        }
+        let segment = Self::closed(home, base, 0);
+        *segment.file.lock() = Some(file);
+        {
+            let mut state = segment.state.lock();
+            state.offsets = Index::empty(base);
+            state.times = Index::empty(base);
+            state.largest = Some((NO_TIMESTAMP, base));
+            state.created = now;
+        }
+        Ok(Arc::new(segment))
+    }
+
+    /// A segment of which only name and size are known.
+    pub(super) fn closed(home: Arc<Home>, base: Offset, size: u64) -> Self {
+        let state = State {
+            offsets: Index::closed(base),
+            times: Index::closed(base),
+            since_entry: 0,
+            largest: None,
+            first: None,
+            created: 0,
+        };
+        Self {
+            base,
+            home,
+            size: AtomicU64::new(size),
+            file: Mutex::default(),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn path(&self, extension: &str) -> PathBuf {
+        self.home.path(self.base, extension)
+    }
+
+    /// The log file: the one that is held open, or opened for this use.
+    pub(super) fn file(&self) -> io::Result<Arc<dyn DiskFile>> {
+        match &*self.file.lock() {
+            Some(file) => Ok(file.clone()),
+            None => self.home.disk.open(&self.path("log"), Open::Read),
+        }
+    }
+
+    /// Whether `bytes` more, up to `last_offset`, belong into a new segment.
+    pub(super) fn is_due(
+        &self,
+        config: &LogConfig,
+        bytes: u64,
+        added: &Added,
+        now: Millis,
+    ) -> bool {
+        let size = self.size();
+        let state = self.state.lock();
+        let waited = match state.first {
+            Some(first) if first >= 0 => added.max_timestamp - first,
+            _ => now - state.created,
+        };
+        size + bytes > config.segment_bytes && size > 0
+            || size > 0 && waited > config.segment_ms
+            || size > 0 && state.offsets.is_full(config.segment_index_bytes, 0)
+            || size > 0 && state.times.is_full(config.segment_index_bytes, 1)
+            || added.last_offset - self.base > i64::from(i32::MAX)
+    }
+
+    /// Writes at the end. On failure the file is cut back; if that fails too, the second error says
+    /// that the segment can no longer be trusted.
+    pub(super) fn append(
+        &self,
+        parts: &[IoSlice<'_>],
+        added: Added,
+        interval: u64,
+    ) -> Result<(), (io::Error, Option<io::Error>)> {
+        let position = self.size();
+        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let file = self.file().map_err(|error| (error, None))?;
+        if let Err(error) = file.write_all_at(parts, position) {
+            return Err((error, file.truncate(position).err()));
+        }
+        let mut state = self.state.lock();
+        state.note(position, bytes, added, interval);
+        self.size.store(position + bytes, Ordering::Release);
+        Ok(())
+    }
+
+    /// Where the batch that holds `offset`, or the next after it, lies; `None` past the end.
+    pub(super) fn locate(&self, offset: Offset, end: u64) -> io::Result<Option<(u64, usize)>> {
+        match self.try_locate(offset, end) {
+            Err(ScanError::Damaged(..)) if self.rebuild_if_closed()? => {
+                self.try_locate(offset, end).map_err(ScanError::into_io)
+            }
+            other => other.map_err(ScanError::into_io),
+        }
+    }
+
+    fn try_locate(&self, offset: Offset, end: u64) -> Result<Option<(u64, usize)>, ScanError> {
+        let start = {
+            let state = self.state.lock();
+            match state.offsets.lookup(&*self.home.disk, &self.path("index"), offset) {
+                Ok(position) => position,
+                Err(error) => return Err(ScanError::index(error)),
+            }
+        };
+        if start >= end {
+            if start == 0 {
+                return Ok(None);
+            }
+            return Err(ScanError::index(io::Error::other("an entry beyond the end")));
+        }
+        let file = self.file()?;
+        let mut scan = Scan::new(&*file, start, end);
+        while let Some((position, batch)) = scan.next_header()? {
+            if position == start && start > 0 && batch.base_offset() > offset
+                || batch.base_offset() < self.base
+            {
+                return Err(ScanError::index(io::Error::other("an entry that leads elsewhere")));
+            }
+            if batch.last_offset() >= offset {
+                return Ok(Some((position, batch.size())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whole batches from the one that holds `from`; `None` when there is none in this segment.
+    pub(super) fn read(
+        &self,
+        from: Offset,
+        max: usize,
+        up_to: Offset,
+        at_least_one: bool,
+    ) -> io::Result<Option<Bytes>> {
+        let end = self.size();
+        let Some((position, first)) = self.locate(from, end)? else { return Ok(None) };
+        if first > max && !at_least_one {
+            return Ok(Some(Bytes::new()));
+        }
+        let length = (max.max(first) as u64).min(end - position) as usize;
+        let mut buffer = BytesMut::zeroed(length);
+        let read = read_full(&*self.file()?, &mut buffer, position)?;
+        let fits = fitting(&buffer[..read], max, up_to, at_least_one);
+        buffer.truncate(fits);
+        Ok(Some(buffer.freeze()))
+    }
+
+    /// The last offset and timestamp of the batch with the largest timestamp.
+    pub(super) fn largest_timestamp(&self) -> io::Result<(Millis, Offset)> {
+        let mut state = self.state.lock();
+        if let Some(largest) = state.largest {
+            return Ok(largest);
+        }
+        // A segment that was closed properly has it as the last entry.
+        let last = state.times.last_anywhere(&*self.home.disk, &self.path("timeindex"));
+        let largest = match last {
+            Ok(Some(largest)) => largest,
+            Ok(None) | Err(_) => self.scan_for_largest()?,
+        };
+        state.largest = Some(largest);
+        Ok(largest)
+    }
+
+    fn scan_for_largest(&self) -> io::Result<(Millis, Offset)> {
+        let file = self.file()?;
+        let mut scan = Scan::new(&*file, 0, self.size());
+        let mut largest = (NO_TIMESTAMP, self.base);
+        while let Some((_, batch)) = scan.next_header().map_err(ScanError::into_io)? {
+            if batch.max_timestamp() > largest.0 {
+                largest = (batch.max_timestamp(), batch.last_offset());
+            }
+        }
+        Ok(largest)
+    }
+
+    /// A position before which no record of `timestamp` or later, at or after `from`, is.
+    pub(super) fn position_of_timestamp(&self, timestamp: Millis, from: Offset) -> io::Result<u64> {
+        let state = self.state.lock();
+        let disk = &*self.home.disk;
+        let offset =
+            state.times.lookup(disk, &self.path("timeindex"), timestamp).unwrap_or(self.base);
+        let position =
+            state.offsets.lookup(disk, &self.path("index"), offset.max(from)).unwrap_or(0);
+        Ok(if position < self.size() { position } else { 0 })
+    }
+
+    /// No more appends come: the time index gets its last entry.
+    pub(super) fn seal(&self) {
+        let mut state = self.state.lock();
+        if let Some((timestamp, offset)) = state.largest.filter(|(time, _)| *time >= 0) {
+            state.times.maybe_append(timestamp, offset);
+        }
+    }
+
+    /// Writes what the index files lack, and syncs them and the log.
+    pub(super) fn persist(&self) -> io::Result<()> {
+        self.file()?.sync()?;
+        self.persist_indexes()
+    }
+
+    pub(super) fn persist_indexes(&self) -> io::Result<()> {
+        for file in self.write_indexes()? {
+            file.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the index files lack, and creates them, without syncing.
+    pub(super) fn write_index_files(&self) -> io::Result<()> {
+        self.write_indexes().map(|_| ())
+    }
+
+    fn write_indexes(&self) -> io::Result<Vec<Arc<dyn DiskFile>>> {
+        let mut state = self.state.lock();
+        let disk = &*self.home.disk;
+        let mut written = Vec::new();
+        written.extend(state.offsets.persist(disk, &self.path("index"))?);
+        written.extend(state.times.persist(disk, &self.path("timeindex"))?);
+        Ok(written)
+    }
+
+    /// After [`Segment::persist`] of a sealed segment: gives back its memory and its open file.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.offsets.close();
+        state.times.close();
+        *self.file.lock() = None;
+    }
+
+    /// Makes this the active segment: indexes into memory, file open for writing. Trusts the
+    /// index entries below `trusted` if they make sense, and scans what follows them, with CRCs
+    /// where `check` says so. Bytes that are no whole, right batch are cut off; `visit` sees each
+    /// batch scanned. Returns how many bytes were cut off.
+    pub(super) fn activate(
+        &self,
+        trusted: Offset,
+        check: bool,
+        interval: u64,
+        now: Millis,
+        mut visit: impl FnMut(&BatchView<'_>),
+    ) -> io::Result<u64> {
+        let disk = &*self.home.disk;
+        let file = disk.open(&self.path("log"), Open::ReadWrite)?;
+        let length = file.len()?;
+        let mut state = self.state.lock();
+        let start = state.load(
+            self.base,
+            disk,
+            &self.path("index"),
+            &self.path("timeindex"),
+            trusted,
+            length,
+        );
+        let mut scan = Scan::new(&*file, start, length);
+        let valid = loop {
+            let next = if check { scan.next_whole() } else { scan.next_header() };
+            match next {
+                Ok(Some((position, batch))) if batch.base_offset() >= self.base => {
+                    let added = Added {
+                        last_offset: batch.last_offset(),
+                        max_timestamp: batch.max_timestamp(),
+                        offset_of_max: batch.last_offset(),
+                    };
+                    state.note(position, batch.size() as u64, added, interval);
+                    visit(&batch);
+                }
+                Ok(Some((position, _))) | Err(ScanError::Damaged(position, _)) => break position,
+                Ok(None) => break length,
+                Err(ScanError::Io(error)) => return Err(error),
+            }
+        };
+        if start > 0 {
+            state.first = first_timestamp(&*file, length)?;
+        }
+        state.created = now;
+        if valid < length {
+            file.truncate(valid)?;
+            file.sync()?;
+        }
+        self.size.store(valid, Ordering::Release);
+        *self.file.lock() = Some(file);
+        Ok(length - valid)
+    }
+
+    /// Only what is closed is rebuilt here: what is open is in memory and right.
+    fn rebuild_if_closed(&self) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        if state.offsets.is_open() {
+            return Ok(false);
+        }
+        tracing::warn!(segment = %self.path("log").display(), "rebuilding the indexes");
+        let disk = &*self.home.disk;
+        let file = disk.open(&self.path("log"), Open::Read)?;
+        let mut fresh = State {
+            offsets: Index::empty(self.base),
+            times: Index::empty(self.base),
+            since_entry: 0,
+            largest: Some((NO_TIMESTAMP, self.base)),
+            first: None,
+            created: 0,
+        };
+        let mut scan = Scan::new(&*file, 0, self.size());
+        while let Some((position, batch)) = scan.next_header().map_err(ScanError::into_io)? {
+            let added = Added {
+                last_offset: batch.last_offset(),
+                max_timestamp: batch.max_timestamp(),
+                offset_of_max: batch.last_offset(),
+            };
+            fresh.note(position, batch.size() as u64, added, 4096);
+        }
+        if let Some((timestamp, offset)) = fresh.largest.filter(|(time, _)| *time >= 0) {
+            fresh.times.maybe_append(timestamp, offset);
+        }
+        for (path, bytes) in [("index", fresh.offsets.bytes()), ("timeindex", fresh.times.bytes())]
+        {
+            disk.write_atomically(&self.path(path), bytes)?;
+        }
+        state.largest = fresh.largest;
+        Ok(true)
+    }
+
+    /// Removes all from `offset` on. The segment must be active. Returns the new size.
+    pub(super) fn truncate_to(&self, offset: Offset) -> io::Result<u64> {
+        let end = self.size();
+        let position = self.locate(offset, end)?.map_or(end, |(position, _)| position);
+        let file = self.file()?;
+        let mut state = self.state.lock();
+        state.offsets.truncate_to(offset);
+        state.times.truncate_to(offset);
+        state.since_entry = 0;
+        file.truncate(position)?;
+        self.size.store(position, Ordering::Release);
+        if position == 0 {
+            state.first = None;
+        }
+        // What the time index does not know lies behind its last entry.
+        let mut largest = state.times.last().unwrap_or((NO_TIMESTAMP, self.base));
+        let from = state.offsets.last_below(largest.1).map_or(0, |(.., position)| position);
+        let mut scan = Scan::new(&*file, from, position);
+        while let Some((_, batch)) = scan.next_header().map_err(ScanError::into_io)? {
+            if batch.max_timestamp() > largest.0 {
+                largest = (batch.max_timestamp(), batch.last_offset());
+            }
+        }
+        state.largest = Some(largest);
+        Ok(position)
+    }
+
+    /// Renames the files to `.deleted`; returns their new paths. Missing ones are skipped.
+    pub(super) fn mark_deleted(&self) -> io::Result<Vec<PathBuf>> {
+        let mut renamed = Vec::new();
+        for extension in ["log", "index", "timeindex", "txnindex"] {
+            let from = self.path(extension);
+            let to = self.path(&format!("{extension}.deleted"));
+            match self.home.disk.rename(&from, &to) {
+                Ok(()) => renamed.push(to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(renamed)
+    }
+}
+
+impl State {
+    /// Kafka's rule: an entry for the first append after more than `interval` bytes without one.
+    fn note(&mut self, position: u64, bytes: u64, added: Added, interval: u64) {
+        if position == 0 {
+            self.first = Some(added.max_timestamp);
+        }
+        let largest = self.largest.get_or_insert((NO_TIMESTAMP, added.last_offset));
+        if added.max_timestamp > largest.0 {
+            *largest = (added.max_timestamp, added.offset_of_max);
+        }
+        if self.since_entry > interval {
+            let (timestamp, offset) = *largest;
+            self.offsets.append(added.last_offset, position);
+            self.times.maybe_append(timestamp, offset);
+            self.since_entry = 0;
+        }
+        self.since_entry += bytes;
+    }
+
+    /// Loads what can be trusted of the index files; returns the position up to which it reaches.
+    fn load(
+        &mut self,
+        base: Offset,
+        disk: &dyn Disk,
+        offsets: &std::path::Path,
+        times: &std::path::Path,
+        trusted: Offset,
+        length: u64,
+    ) -> u64 {
+        let loaded = OffsetIndex::load(base, disk, offsets).and_then(|offsets| {
+            let times = TimeIndex::load(base, disk, times)?;
+            Ok((offsets, times))
+        });
+        self.since_entry = 0;
+        self.offsets = Index::empty(base);
+        self.times = Index::empty(base);
+        self.largest = Some((NO_TIMESTAMP, base));
+        let Ok((mut offsets, mut times)) = loaded else { return 0 };
+        // Kafka preallocates: what follows the last entry is zeros.
+        offsets.trim_zeros();
+        times.trim_zeros();
+        offsets.truncate_to(trusted);
+        times.truncate_to(trusted);
+        if !offsets.is_sane(length) || !times.is_sane() {
+            return 0;
+        }
+        let Some((_, offset, position)) = offsets.last_below(Offset::MAX) else { return 0 };
+        // The batch of the last entry is scanned again and must not be entered twice.
+        offsets.truncate_to(offset);
+        times.truncate_to(offset);
+        self.largest = Some(times.last().unwrap_or((NO_TIMESTAMP, base)));
+        self.since_entry = u64::MAX / 2;
+        self.offsets = offsets;
+        self.times = times;
+        position
+    }
+}
+
+/// The largest timestamp of the first batch.
+fn first_timestamp(file: &dyn DiskFile, length: u64) -> io::Result<Option<Millis>> {
+    let mut scan = Scan::new(file, 0, length);
+    Ok(scan.next_header().map_err(ScanError::into_io)?.map(|(_, batch)| batch.max_timestamp()))
+}
