@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::api::auto_create::AutoCreate;
 use crate::config::Settings;
 use crate::controller::{Controller, ControllerLink, Image};
 use crate::coordinator::runtime::Groups;
@@ -20,4 +21,6 @@ pub struct Broker {
     pub controller: Option<Arc<Controller>>,
     /// To the active controller, wherever it is.
     pub link: Arc<ControllerLink>,
+    /// Topics that clients named and that are being created.
+    pub auto_create: AutoCreate,
 }

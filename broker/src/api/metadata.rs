@@ -16,7 +16,7 @@ use kafka_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataRespon
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::{Api, Client, Reply, handler};
+use super::{Api, Client, Reply, auto_create, handler};
 use crate::broker::Broker;
 use crate::controller::topics::check_name;
 use crate::controller::{Endpoint, Image, PartitionImage, TopicImage};
@@ -48,8 +48,9 @@ async fn handle(
         }
         Ok(Asked::Names(names)) => view.topics_by_name(&names, version),
     };
-    let _ = missing;
-    let topics: Vec<MetadataResponseTopic> = topics;
+    if request.allow_auto_topic_creation && broker.settings.auto_create_topics {
+        auto_create::create(broker, missing);
+    }
     let operations = |asked: bool, all: i32| if asked { all } else { i32::MIN };
     let for_topic = request.include_topic_authorized_operations && version >= 8;
     let of_topic = operations(for_topic, TOPIC_OPERATIONS);

@@ -7,12 +7,20 @@ use super::{
     broker_heartbeat, broker_registration, create_partitions, create_topics, delete_groups,
     delete_topics, describe_cluster, describe_configs, describe_groups, describe_quorum,
     describe_topic_partitions, elect_leaders, envelope, fetch_metadata, find_coordinator,
-    heartbeat, incremental_alter_configs, join_group, leave_group, list_config_resources,
-    list_groups, metadata, offset_commit, offset_delete, offset_fetch, sync_group,
+    forwarded, heartbeat, incremental_alter_configs, join_group, leave_group,
+    list_config_resources, list_groups, metadata, offset_commit, offset_delete, offset_fetch,
+    sync_group,
 };
 
 /// One line for each API.
 const ALL: &[Api] = &[
+    forwarded::ALTER_CONFIGS,
+    forwarded::CREATE_PARTITIONS,
+    forwarded::CREATE_TOPICS,
+    forwarded::DELETE_TOPICS,
+    forwarded::DESCRIBE_QUORUM,
+    forwarded::ELECT_LEADERS,
+    forwarded::INCREMENTAL_ALTER_CONFIGS,
     allocate_producer_ids::API,
     alter_configs::API,
     alter_partition::API,
