@@ -2,9 +2,14 @@
 
 pub mod call;
 pub mod classic;
+#[cfg(test)]
+mod conversation;
 mod describe;
+
 pub mod effects;
 pub mod offsets;
+#[cfg(test)]
+mod properties;
 pub mod records;
 pub mod settings;
 pub mod shard;

@@ -153,9 +153,15 @@ impl Shard {
         self.leaving.retain(|_, (deleted, _)| *deleted > write);
     }
 
-    /// Write `write` and all after it could not be appended. Groups that they made are gone, and
+    /// Write `write` and all after it could not be appended, because of `code`. Groups that they made are gone, and
     /// whoever waits in them is answered.
-    pub fn take_back(&mut self, write: Write, settings: &GroupSettings, now: Millis) -> Effects {
+    pub fn take_back(
+        &mut self,
+        write: Write,
+        code: ErrorCode,
+        settings: &GroupSettings,
+        now: Millis,
+    ) -> Effects {
         let mut effects = Effects::default();
         self.written = self.written.min(write - 1);
         self.offsets.take_back(write);
@@ -165,7 +171,8 @@ impl Shard {
         for id in gone {
             if let Some(mut known) = self.groups.remove(&id) {
                 known.group.cancel_timers(&mut effects);
-                known.group.unload(&mut Step { settings, now, effects: &mut effects });
+                let step = &mut Step { settings, now, effects: &mut effects };
+                known.group.unload(append_error(code), step);
             }
         }
         let back: Vec<_> =
@@ -215,7 +222,8 @@ impl Shard {
     pub fn unload(&mut self, settings: &GroupSettings, now: Millis) -> Effects {
         let mut effects = Effects::default();
         for known in self.groups.values_mut() {
-            known.group.unload(&mut Step { settings, now, effects: &mut effects });
+            let step = &mut Step { settings, now, effects: &mut effects };
+            known.group.unload(ErrorCode::NotCoordinator, step);
         }
         effects
     }

@@ -357,7 +357,7 @@ impl Driver {
             Err(refusal) => {
                 tracing::debug!(partition, %refusal, "a batch of group records is refused");
                 let waiting = active.take_waiting_from(first);
-                let effects = active.shard.take_back(first, &self.settings, now);
+                let effects = active.shard.take_back(first, refusal.code, &self.settings, now);
                 self.perform(partition, effects);
                 for waiting in waiting {
                     self.go_on(partition, waiting, Err(refusal.code));

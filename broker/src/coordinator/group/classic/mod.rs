@@ -30,21 +30,20 @@ mod join;
 mod leave;
 mod member;
 mod rebalance;
+mod step;
 mod sync;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::effects::{Answer, Effects, TimerChange, Token};
+use super::effects::{Effects, TimerChange, Token};
 use super::records::{GroupMetadataValue, MemberMetadata, Record};
-use super::settings::GroupSettings;
 use crate::error::ErrorCode;
 use crate::types::Millis;
 pub use join::{JoinCall, refusal as refuse_join};
 pub use member::{Member, Members};
+pub use step::Step;
 pub use sync::refusal as refuse_sync;
 
 /// The protocol type of consumers, whose subscriptions the coordinator can read.
@@ -116,14 +115,6 @@ pub struct Replacement {
     leader_before: Option<String>,
     join: Token,
     can_skip_assignment: bool,
-}
-
-/// What a step may look at, and where its effects go.
-pub struct Step<'a> {
-    pub settings: &'a GroupSettings,
-    /// Wall-clock time.
-    pub now: Millis,
-    pub effects: &'a mut Effects,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -265,12 +256,12 @@ impl ClassicGroup {
         }
     }
 
-    /// The partition is unloaded: whoever waits must look for the new coordinator.
-    pub fn unload(&mut self, step: &mut Step<'_>) {
+    /// The group ends here: whoever waits is told `code`, as a rule to look for the new coordinator.
+    pub fn unload(&mut self, code: ErrorCode, step: &mut Step<'_>) {
         self.transition(State::Dead, step.now);
         for id in self.members.ids() {
-            self.answer_parked_join(&id, ErrorCode::NotCoordinator, step);
-            self.answer_parked_sync(&id, ErrorCode::NotCoordinator, step);
+            self.answer_parked_join(&id, code, step);
+            self.answer_parked_sync(&id, code, step);
         }
     }
 
@@ -455,36 +446,6 @@ impl ClassicGroup {
         for slot in sessions.map(Slot::Session).chain([Slot::Join, Slot::Sync]) {
             effects.timers.push((self.id.clone(), TimerChange::Cancel(slot)));
         }
-    }
-}
-
-impl Step<'_> {
-    fn set(&mut self, group: &str, slot: Slot, after_ms: i64, timer: Timer) {
-        let change = TimerChange::Set { slot, after_ms, timer };
-        self.effects.timers.push((group.to_owned(), change));
-    }
-
-    fn cancel(&mut self, group: &str, slot: Slot) {
-        self.effects.timers.push((group.to_owned(), TimerChange::Cancel(slot)));
-    }
-
-    fn set_session(&mut self, group: &str, member: &str, after_ms: i64) {
-        let timer = Timer::Session { member: member.to_owned() };
-        self.set(group, Slot::Session(member.to_owned()), after_ms, timer);
-    }
-
-    fn answer_join(&mut self, token: Token, member: &str, code: ErrorCode) {
-        self.effects.answer(token, Answer::Join(join::refusal(member, code)));
-    }
-
-    fn answer_sync(&mut self, token: Token, code: ErrorCode) {
-        self.effects.answer(token, Answer::Sync(sync::refusal(code)));
-    }
-
-    /// Writes a record of a change that the group itself makes.
-    fn store(&mut self, group: &str, record: Record, then: Continuation) {
-        self.effects.records.push(record);
-        self.effects.then = Some((group.to_owned(), then));
     }
 }
 
