@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::{ApiKey, LeaveGroupRequest, LeaveGroupResponse};
-use kafka_protocol::protocol::StrBytes;
 
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
@@ -28,7 +27,7 @@ async fn handle(
     }
     let version = client.version;
     if version < 3 {
-        let member = std::mem::replace(&mut request.member_id, StrBytes::default());
+        let member = std::mem::take(&mut request.member_id);
         request.members = vec![MemberIdentity::default().with_member_id(member)];
     }
     let group = request.group_id.clone();

@@ -69,7 +69,7 @@ fn merged(
     mut answer: OffsetCommitResponse,
 ) -> OffsetCommitResponse {
     for topic in &mut answer.topics {
-        topic.topic_id = Default::default(); // From version 10 on only.
+        topic.topic_id = uuid::Uuid::nil(); // From version 10 on only.
     }
     for topic in refused {
         match answer.topics.iter_mut().find(|it| it.name == topic.name) {

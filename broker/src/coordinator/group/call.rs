@@ -64,6 +64,7 @@ impl Call {
     }
 
     /// The token is the runtime's; only a JoinGroup carries it itself, because it may be parked.
+    #[must_use]
     pub fn with_token(mut self, token: Token) -> Self {
         if let Self::Join(call) = &mut self {
             call.token = token;

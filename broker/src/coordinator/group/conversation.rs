@@ -147,14 +147,13 @@ impl Conversation {
         let answer = effects.after_commit.map(|(token, answer)| Waiting::Answer(token, answer));
         self.waiting.extend(then.into_iter().chain(answer).map(|it| (write, it)));
         match self.log {
-            Log::Commits => self.commit(),
             Log::Holds => {}
             Log::Refuses(code) if !effects.records.is_empty() => {
                 let undone = self.shard.take_back(write, code, &self.settings, self.now);
                 self.perform(undone);
                 self.settle(|at| at >= write, Err(code));
             }
-            Log::Refuses(_) => self.commit(),
+            Log::Commits | Log::Refuses(_) => self.commit(),
         }
         self.check();
     }
@@ -265,7 +264,7 @@ impl Conversation {
         Call::Sync(
             SyncGroupRequest::default()
                 .with_group_id(GroupId(text(words.get("group").unwrap_or("g"))))
-                .with_member_id(words.get("id").map(text).unwrap_or(id))
+                .with_member_id(words.get("id").map_or(id, text))
                 .with_group_instance_id(words.get("instance").map(text))
                 .with_generation_id(words.number("generation", generation))
                 .with_protocol_type(words.get("type").map(text))
@@ -279,7 +278,7 @@ impl Conversation {
         let group = GroupId(text(words.get("group").unwrap_or("g")));
         let client = words.plain.get(1).copied().unwrap_or_default();
         let (id, generation) = self.member(client);
-        let id = words.get("id").map(text).unwrap_or(id);
+        let id = words.get("id").map_or(id, text);
         let generation = words.number("generation", generation);
         let instance = words.get("instance").map(text);
         let topics: BTreeMap<&str, Vec<(i32, i64)>> = words.offsets();

@@ -50,7 +50,8 @@ fn make(conversation: &mut Conversation, next: Move) {
             let name = format!("C{client}");
             let mut line = format!("join {name} v={version} protocols={protocols}");
             if is_static {
-                line += &format!(" instance=i{client}");
+                line.push_str(" instance=i");
+                line.push_str(&client.to_string());
             }
             let call = conversation.join_call(&name, &Words::of(&line));
             conversation.call(&name, call);

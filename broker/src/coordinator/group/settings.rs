@@ -54,9 +54,9 @@ impl Default for GroupSettings {
             max_size: i32::MAX as usize,
             new_member_join_timeout_ms: 5 * 60 * 1_000,
             offset_metadata_max: 4_096,
-            offsets_retention: Duration::from_secs(10_080 * 60),
-            offsets_retention_check_interval: Duration::from_millis(600_000),
-            offsets_commit_timeout: Duration::from_millis(5_000),
+            offsets_retention: Duration::from_hours(7 * 24),
+            offsets_retention_check_interval: Duration::from_mins(10),
+            offsets_commit_timeout: Duration::from_secs(5),
         }
     }
 }

@@ -354,12 +354,11 @@ impl Shard {
     }
 
     fn sync(&mut self, token: Token, request: &SyncGroupRequest, step: &mut Step<'_>) {
-        match self.groups.get_mut(request.group_id.as_str()) {
-            Some(known) => known.group.sync(token, request, step),
-            None => {
-                let refusal = super::classic::refuse_sync(ErrorCode::UnknownMemberId);
-                step.effects.answer(token, Answer::Sync(refusal));
-            }
+        if let Some(known) = self.groups.get_mut(request.group_id.as_str()) {
+            known.group.sync(token, request, step);
+        } else {
+            let refusal = super::classic::refuse_sync(ErrorCode::UnknownMemberId);
+            step.effects.answer(token, Answer::Sync(refusal));
         }
     }
 

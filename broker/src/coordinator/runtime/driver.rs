@@ -110,7 +110,9 @@ impl Driver {
             self.append_all();
         }
         let all: Vec<i32> = self.hosted.keys().copied().collect();
-        all.into_iter().for_each(|partition| self.unload(partition));
+        for partition in all {
+            self.unload(partition);
+        }
     }
 
     fn now(&self) -> Millis {
@@ -208,8 +210,7 @@ impl Driver {
     fn step_all(&mut self, step: impl Fn(&mut Shard, &GroupSettings, Millis) -> Effects) {
         let now = self.now();
         for partition in self.hosted.keys().copied().collect::<Vec<_>>() {
-            loop {
-                let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) else { break };
+            while let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) {
                 let effects = step(&mut active.shard, &self.settings, now);
                 let more = effects.records.len() >= MAX_TOMBSTONES;
                 self.perform(partition, effects);
@@ -336,7 +337,9 @@ impl Driver {
             if dirty.is_empty() {
                 return;
             }
-            dirty.into_iter().for_each(|partition| self.append(partition));
+            for partition in dirty {
+                self.append(partition);
+            }
         }
     }
 

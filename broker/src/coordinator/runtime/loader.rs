@@ -76,7 +76,9 @@ impl Loading {
     fn end_transaction(&mut self, producer: i64, key: &[u8]) {
         let records = self.open.remove(&producer).unwrap_or_default();
         if ControlKind::of_key(key) == Some(ControlKind::Commit) {
-            records.into_iter().for_each(|record| self.shard.load(record));
+            for record in records {
+                self.shard.load(record);
+            }
         }
     }
 

@@ -142,12 +142,13 @@ impl ClassicGroup {
         }
         let same = self.members.get(id).is_some_and(|it| it.matches(&call.request.protocols));
         match self.state {
-            State::PreparingRebalance => self.rejoin(id, call, step),
             // Its answer was lost: the same again.
             State::CompletingRebalance if same => self.answer_again(id, &call, step),
             // A leader that joins again wants a rebalance, e.g. for partitions that came or went.
             State::Stable if same && !self.is_leader(id) => self.answer_again(id, &call, step),
-            State::CompletingRebalance | State::Stable => self.rejoin(id, call, step),
+            State::PreparingRebalance | State::CompletingRebalance | State::Stable => {
+                self.rejoin(id, call, step);
+            }
             State::Empty | State::Dead => {
                 step.answer_join(call.token, id, ErrorCode::UnknownMemberId);
             }
