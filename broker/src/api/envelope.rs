@@ -13,8 +13,8 @@ use kafka_protocol::protocol::StrBytes;
 use parking_lot::Mutex;
 
 use super::{
-    Answer, Api, Client, Connection, Principal, Reply, Scope, admit, handler, response_header,
-    start,
+    Answer, Api, Attached, Client, Connection, Principal, Reply, Scope, admit, handler,
+    response_header, start,
 };
 use crate::broker::Broker;
 use crate::controller::link::is_forwardable;
@@ -58,6 +58,7 @@ async fn answer(
             |error| Refusal::new(ErrorCode::PrincipalDeserializationFailure, error.to_string()),
         )?,
         software: Mutex::new(None),
+        attached: Attached::default(),
     });
     let (api, inner, body) = admit(&connection, request.request_data)
         .map_err(|refused| invalid(format!("{refused:?}")))?;

@@ -48,6 +48,7 @@ pub mod offset_fetch;
 pub mod sync_group;
 pub mod table;
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -226,6 +227,24 @@ pub struct Connection {
     pub principal: Principal,
     /// As ApiVersions told; for metrics and support only.
     pub software: Mutex<Option<Software>>,
+    pub attached: Attached,
+}
+
+/// Something that is dropped when the connection closes, at the latest.
+#[derive(Default)]
+pub struct Attached(Mutex<Option<Box<dyn Any + Send>>>);
+
+impl Attached {
+    /// Attaches what `make` returns, unless something is attached already.
+    pub fn once<T: Any + Send>(&self, make: impl FnOnce() -> T) {
+        self.0.lock().get_or_insert_with(|| Box::new(make()));
+    }
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Attached")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //! so nobody can be behind its start.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kafka_protocol::messages::describe_quorum_response::{
@@ -120,7 +120,7 @@ async fn serve_partition(
     }
     controller.observe(replica, asked);
     let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64).min(MAX_WAIT);
-    let guard = Contact { controller, replica, answered: false };
+    let guard = Contact::new(controller, replica);
     let moved = high_watermark.wait_for(|mark| *mark > asked.fetch_offset);
     let mark = match tokio::time::timeout(wait, moved).await {
         Ok(Ok(mark)) => *mark,
@@ -143,26 +143,32 @@ async fn serve_partition(
     }
 }
 
-/// While a broker's fetch waits, its connection is how we know that it lives: when the connection
-/// closes, the waiting future is dropped, and this with it.
-struct Contact<'a> {
-    controller: &'a Arc<Controller>,
+/// A broker's connection is how we know that it lives: this is held while it is open, and tells
+/// the controller when it is dropped.
+pub struct Contact {
+    controller: Weak<Controller>,
     replica: NodeId,
     answered: bool,
 }
 
-impl Contact<'_> {
+impl Contact {
+    pub fn new(controller: &Arc<Controller>, replica: NodeId) -> Self {
+        Self { controller: Arc::downgrade(controller), replica, answered: false }
+    }
+
+    /// Over, and not because the connection closed.
     fn answered(mut self) {
         self.answered = true;
     }
 }
 
-impl Drop for Contact<'_> {
+impl Drop for Contact {
     fn drop(&mut self) {
-        if self.answered {
-            return;
+        if !self.answered
+            && let Some(controller) = self.controller.upgrade()
+        {
+            controller.note_connection_closed(self.replica, GRACE);
         }
-        self.controller.note_connection_closed(self.replica, GRACE);
     }
 }
 

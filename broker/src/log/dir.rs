@@ -141,6 +141,8 @@ impl LogDir {
                 remove(&self.shared.env, &path.join(&entry.name));
             } else if entry.name.ends_with("-future") || entry.name.ends_with("-stray") {
                 tracing::warn!(folder = entry.name, "ignored a folder that Kafka set aside");
+            } else if entry.name == crate::raft::log::FOLDER {
+                // The metadata log is kept by `raft`, which needs it before any other log is open.
             } else if let Some(partition) = parse_folder(&entry.name) {
                 found.push(partition);
             } else {

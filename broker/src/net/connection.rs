@@ -316,6 +316,7 @@ mod tests {
             scope: Scope::Broker,
             principal: Principal { kind: StrBytes::new(), name: StrBytes::new() },
             software: Mutex::new(None),
+            attached: crate::api::Attached::default(),
         })
     }
 

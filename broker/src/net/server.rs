@@ -174,6 +174,7 @@ impl Acceptor {
             scope: self.scope,
             principal: Principal::ANONYMOUS,
             software: Mutex::new(None),
+            attached: crate::api::Attached::default(),
         });
         let node = self.shared.service.settings.node_id;
         let span = debug_span!("connection", node, number, listener = %self.name, %address);

@@ -5,7 +5,8 @@
 //! lies is kept in memory: the log holds metadata only.
 //! Invariant: batches are contiguous in offsets, and epochs never fall.
 //! Deliberately absent so far: more than one segment, index files (Kafka rebuilds them when it
-//! opens the folder), snapshots.
+//! opens the folder), snapshots. Not a [`crate::log::Log`]: it must be read before the directory's
+//! other logs are opened, because their settings stand in it.
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,7 @@ impl MetadataLog {
         let folder = log_dir.join(FOLDER);
         disk.create_dir_all(&folder).map_err(Fault::disk(&folder))?;
         write_partition_metadata(&*disk, &folder)?;
+        refuse_later_start(&*disk, &folder)?;
         let path = folder.join(SEGMENT);
         let file = disk.open(&path, Open::ReadWrite).map_err(Fault::disk(&path))?;
         disk.sync_dir(&folder).map_err(Fault::disk(&folder))?;
@@ -209,6 +211,20 @@ fn write_partition_metadata(disk: &dyn Disk, folder: &Path) -> Result<(), Fault>
     }
     let text = b"version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ";
     disk.write_atomically(&path, text).map_err(Fault::disk(path))
+}
+
+/// A log of another software's making may have been cut at a snapshot.
+fn refuse_later_start(disk: &dyn Disk, folder: &Path) -> Result<(), Fault> {
+    let entries = disk.list(folder).map_err(Fault::disk(folder))?;
+    let is_segment = |name: &str| Path::new(name).extension().is_some_and(|it| it == "log");
+    match entries.iter().find(|entry| is_segment(&entry.name) && entry.name != SEGMENT) {
+        None => Ok(()),
+        Some(entry) => Err(Fault::Start(format!(
+            "{}: a metadata log of several segments, or one that starts at a snapshot, cannot be \
+             read yet",
+            folder.join(&entry.name).display()
+        ))),
+    }
 }
 
 /// Finds the batches of a file; what follows the last sound one is cut off if it is a torn end.

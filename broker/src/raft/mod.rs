@@ -10,6 +10,5 @@ pub mod batch;
 pub mod log;
 pub mod observer;
 pub mod state;
-pub mod uuid_text;
 
 pub use log::MetadataLog;

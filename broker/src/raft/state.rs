@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::uuid_text;
-
 use crate::env::Disk;
 use crate::error::Fault;
+use crate::log::{uuid_from_text, uuid_to_text};
 use crate::types::{LeaderEpoch, NodeId};
 
 const FILE: &str = "quorum-state";
@@ -45,7 +44,7 @@ impl QuorumState {
                 leader_epoch,
                 voted_id,
                 voted_directory: field(&text, "votedDirectoryId")
-                    .and_then(|text| uuid_text::uuid_from_text(text.trim_matches('"')))
+                    .and_then(|text| uuid_from_text(text.trim_matches('"')))
                     .unwrap_or_default(),
             })),
             _ => Err(Fault::Corrupt { path, what: "not a quorum state".into() }),
@@ -61,7 +60,7 @@ impl QuorumState {
             self.leader_id,
             self.leader_epoch,
             self.voted_id,
-            uuid_text::uuid_to_text(self.voted_directory),
+            uuid_to_text(self.voted_directory),
         );
         disk.write_atomically(&path, text.as_bytes()).map_err(Fault::disk(path))
     }
