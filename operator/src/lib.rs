@@ -9,7 +9,13 @@
 //! one is reported in the condition `Degraded` and otherwise left alone.
 
 pub mod cluster;
+mod context;
 pub mod crds;
+pub mod kafka;
+mod leader;
+mod metrics;
 pub mod problem;
+pub mod process;
 pub mod resources;
+mod server;
 pub mod topic;

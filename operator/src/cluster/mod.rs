@@ -1,9 +1,12 @@
 //! `KafkaCluster`: from a manifest to brokers that serve.
 
 pub mod build;
+mod gather;
 pub mod identity;
 pub mod names;
+pub(crate) mod reconcile;
 pub mod settle;
+mod status;
 pub mod validate;
 
 pub use validate::{ValidCluster, validate};

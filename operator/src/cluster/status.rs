@@ -1,0 +1,307 @@
+//! What the user reads of a cluster: the state of each broker, and three conditions. Pure.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod};
+
+use super::settle::Refused;
+use super::{ValidCluster, names};
+use crate::resources::{BrokerStatus, Finding, KafkaClusterStatus};
+
+pub const READY: &str = "Ready";
+pub const PROGRESSING: &str = "Progressing";
+pub const DEGRADED: &str = "Degraded";
+
+pub const SERVING: &str = "Serving";
+pub const OUTDATED: &str = "Outdated";
+
+/// What was seen of a cluster after its objects were applied.
+#[derive(Debug, Clone)]
+pub struct Seen<'a> {
+    pub pods: &'a [Pod],
+    pub set: &'a StatefulSet,
+    /// The brokers' own answer, or why there is none.
+    pub kafka: Result<&'a ottla_client::Cluster, String>,
+}
+
+/// One line per broker.
+pub fn brokers(cluster: &ValidCluster, seen: &Seen<'_>) -> Vec<BrokerStatus> {
+    cluster.node_ids().map(|id| broker(cluster, id, seen)).collect()
+}
+
+fn broker(cluster: &ValidCluster, id: i32, seen: &Seen<'_>) -> BrokerStatus {
+    let name = names::pod(&cluster.name, id);
+    let pod = seen.pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&name));
+    let registered =
+        seen.kafka.as_ref().ok().and_then(|kafka| kafka.brokers.iter().find(|it| it.id == id));
+    let (state, message) = match (pod, registered) {
+        (None, _) => ("Missing", Some("there is no pod".to_owned())),
+        (Some(pod), _) if trouble(pod).is_some() => ("Failing", trouble(pod)),
+        (Some(pod), _) if !runs(pod) => ("Waiting", Some("the pod does not run yet".to_owned())),
+        (Some(_), Some(node)) if node.fenced => ("Fenced", None),
+        (Some(pod), Some(_)) if !is_ready(pod) => ("Starting", None),
+        (Some(pod), Some(_)) if is_outdated(pod, seen.set) => (OUTDATED, None),
+        (Some(_), Some(_)) => (SERVING, None),
+        (Some(_), None) => ("Starting", None),
+    };
+    BrokerStatus {
+        id,
+        pod: name,
+        node: pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone()),
+        rack: registered.and_then(|node| node.rack.clone()),
+        state: state.to_owned(),
+        message,
+    }
+}
+
+/// Whether the broker serves clients, with whatever settings.
+pub fn serves(broker: &BrokerStatus) -> bool {
+    broker.state == SERVING || broker.state == OUTDATED
+}
+
+fn runs(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+    conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+/// Whether the pod was made from an older template than the StatefulSet has now.
+fn is_outdated(pod: &Pod, set: &StatefulSet) -> bool {
+    let made_from = pod.metadata.labels.as_ref().and_then(|it| it.get("controller-revision-hash"));
+    let newest = set.status.as_ref().and_then(|status| status.update_revision.as_ref());
+    matches!((made_from, newest), (Some(made_from), Some(newest)) if made_from != newest)
+}
+
+/// Why a pod will not run by waiting alone, as far as Kubernetes tells.
+fn trouble(pod: &Pod) -> Option<String> {
+    const PATIENT: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+    let status = pod.status.as_ref()?;
+    let unschedulable = status.conditions.iter().flatten().find(|condition| {
+        condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
+    });
+    if let Some(condition) = unschedulable {
+        return Some(format!("no node takes the pod: {}", condition.message.as_deref()?));
+    }
+    let waiting = |waiting: &ContainerStateWaiting| {
+        let reason = waiting.reason.clone()?;
+        let message = waiting.message.clone().map(|it| format!(": {it}")).unwrap_or_default();
+        (!PATIENT.contains(&reason.as_str())).then(|| format!("{reason}{message}"))
+    };
+    let states = status.container_statuses.iter().flatten();
+    states.filter_map(|it| it.state.as_ref()?.waiting.as_ref()).find_map(waiting)
+}
+
+/// The three conditions of a cluster whose objects are in place.
+pub fn findings(brokers: &[BrokerStatus], seen: &Seen<'_>, refused: &[Refused]) -> Vec<Finding> {
+    vec![ready(brokers, seen), progressing(brokers), degraded(brokers, refused)]
+}
+
+fn ready(brokers: &[BrokerStatus], seen: &Seen<'_>) -> Finding {
+    let serving = brokers.iter().filter(|broker| serves(broker)).count();
+    let told = format!("{serving} of {} brokers serve", brokers.len());
+    if serving == brokers.len() {
+        return Finding::new(READY, true, "AllBrokersServe", told);
+    }
+    match &seen.kafka {
+        Err(why) if seen.pods.iter().filter(|pod| is_ready(pod)).count() >= brokers.len() => {
+            Finding::new(READY, None, "NoAnswer", format!("the brokers do not answer: {why}"))
+        }
+        _ => Finding::new(READY, false, "BrokersNotServing", told),
+    }
+}
+
+fn progressing(brokers: &[BrokerStatus]) -> Finding {
+    let ids = |state: &dyn Fn(&BrokerStatus) -> bool| {
+        let ids: Vec<_> =
+            brokers.iter().filter(|it| state(it)).map(|it| it.id.to_string()).collect();
+        ids.join(", ")
+    };
+    let starting = ids(&|broker| !serves(broker) && broker.state != "Failing");
+    if !starting.is_empty() {
+        let told = format!("waiting for broker {starting} to serve");
+        return Finding::new(PROGRESSING, true, "BrokersStarting", told);
+    }
+    let outdated = ids(&|broker| broker.state == OUTDATED);
+    if !outdated.is_empty() {
+        let told = format!(
+            "broker {outdated} runs with older settings. Restarting brokers one by one is not \
+             built yet: delete one pod, wait for Ready, delete the next"
+        );
+        return Finding::new(PROGRESSING, false, "RestartNeeded", told);
+    }
+    Finding::new(PROGRESSING, false, "Settled", "nothing to do")
+}
+
+fn degraded(brokers: &[BrokerStatus], refused: &[Refused]) -> Finding {
+    let failing: Vec<_> = brokers
+        .iter()
+        .filter(|broker| broker.state == "Failing")
+        .map(|it| format!("{}: {}", it.pod, it.message.as_deref().unwrap_or("fails")))
+        .collect();
+    if !failing.is_empty() {
+        return Finding::new(DEGRADED, true, "BrokersFailing", failing.join("; "));
+    }
+    if !refused.is_empty() {
+        return Finding::new(DEGRADED, true, "ChangeNotSupported", in_words(refused));
+    }
+    Finding::new(DEGRADED, false, "AsWanted", "")
+}
+
+/// The refused changes, for a condition or an Event.
+pub fn in_words(refused: &[Refused]) -> String {
+    let one = |refused: &Refused| format!("{} {}", refused.field, refused.message);
+    refused.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// The conditions of a cluster that cannot be worked on: nothing that runs is touched.
+pub fn blocked(
+    before: &KafkaClusterStatus,
+    reason: &'static str,
+    message: String,
+    waits: bool,
+) -> Vec<Finding> {
+    let ready = before.conditions.get(READY).map_or("False", |it| it.status.as_str()) == "True";
+    let told = if ready { "the brokers run as before" } else { "the brokers were not started" };
+    vec![
+        Finding::new(READY, ready, if ready { "AllBrokersServe" } else { reason }, told),
+        Finding::new(PROGRESSING, waits, reason, message.clone()),
+        Finding::new(DEGRADED, !waits, reason, message),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::build;
+    use crate::cluster::tests::demo;
+    use k8s_openapi::api::apps::v1::StatefulSetStatus;
+    use ottla_client::{Cluster, Node};
+    use serde_json::json;
+
+    fn set() -> StatefulSet {
+        let mut set = build::stateful_set::stateful_set(&demo(), "id", "image");
+        let update_revision = Some("new".to_owned());
+        set.status = Some(StatefulSetStatus { update_revision, ..Default::default() });
+        set
+    }
+
+    fn pod(id: i32, revision: &str, phase: &str, ready: bool) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": format!("demo-broker-{id}"),
+                "labels": { "controller-revision-hash": revision },
+            },
+            "spec": { "nodeName": format!("node-{id}"), "containers": [] },
+            "status": {
+                "phase": phase,
+                "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn kafka(fenced: &[bool]) -> Cluster {
+        let node = |(id, fenced): (usize, &bool)| Node {
+            id: id as i32,
+            host: "h".to_owned(),
+            port: 9092,
+            rack: Some("a".to_owned()),
+            fenced: *fenced,
+        };
+        let brokers = fenced.iter().enumerate().map(node).collect();
+        Cluster { id: "id".to_owned(), controller: Some(0), brokers }
+    }
+
+    fn told(
+        seen: &Seen<'_>,
+        refused: &[Refused],
+    ) -> (Vec<String>, Vec<(Option<bool>, &'static str)>) {
+        let brokers = brokers(&demo(), seen);
+        let conditions = findings(&brokers, seen, refused);
+        (
+            brokers.into_iter().map(|broker| broker.state).collect(),
+            conditions.into_iter().map(|finding| (finding.holds, finding.reason)).collect(),
+        )
+    }
+
+    #[test]
+    fn a_cluster_is_ready_when_kubernetes_and_kafka_both_say_so() {
+        let pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
+        let (set, answer) = (set(), kafka(&[false, false, false]));
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer) };
+        let (states, conditions) = told(&seen, &[]);
+        assert_eq!(states, ["Serving", "Serving", "Serving"]);
+        assert_eq!(
+            conditions,
+            [(Some(true), "AllBrokersServe"), (Some(false), "Settled"), (Some(false), "AsWanted")]
+        );
+        assert_eq!(brokers(&demo(), &seen)[1].node.as_deref(), Some("node-1"));
+    }
+
+    #[test]
+    fn each_broker_tells_how_far_it_is() {
+        let pods = [
+            pod(0, "new", "Running", true),
+            pod(1, "new", "Running", false),
+            pod(2, "new", "Pending", false),
+        ];
+        let (set, answer) = (set(), kafka(&[false, true]));
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer) };
+        let (states, conditions) = told(&seen, &[]);
+        assert_eq!(states, ["Serving", "Fenced", "Waiting"]);
+        assert_eq!(conditions[0], (Some(false), "BrokersNotServing"));
+        assert_eq!(conditions[1], (Some(true), "BrokersStarting"));
+        let seen = Seen { pods: &[], set: &set, kafka: Err("no address".to_owned()) };
+        assert_eq!(told(&seen, &[]).0, ["Missing", "Missing", "Missing"]);
+    }
+
+    #[test]
+    fn a_pod_that_cannot_run_degrades_the_cluster_with_its_reason() {
+        let mut failing = pod(1, "new", "Pending", false);
+        failing.status = Some(
+            serde_json::from_value(json!({ "containerStatuses": [{
+                "name": "broker", "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+                "state": { "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } },
+            }]}))
+            .unwrap(),
+        );
+        let pods = [pod(0, "new", "Running", true), failing, pod(2, "new", "Running", true)];
+        let (set, answer) = (set(), kafka(&[false, true, false]));
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer) };
+        let (states, conditions) = told(&seen, &[]);
+        assert_eq!(states[1], "Failing");
+        assert_eq!(conditions[2], (Some(true), "BrokersFailing"));
+        let message = &brokers(&demo(), &seen)[1].message;
+        assert_eq!(message.as_deref(), Some("ImagePullBackOff: no such image"));
+    }
+
+    #[test]
+    fn older_settings_and_refused_changes_are_told_while_the_cluster_stays_ready() {
+        let mut pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
+        pods[1] = pod(1, "old", "Running", true);
+        let (set, answer) = (set(), kafka(&[false, false, false]));
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer) };
+        let refused = [Refused { field: "spec.replicas", message: "is 5".to_owned() }];
+        let (states, conditions) = told(&seen, &refused);
+        assert_eq!(states[1], "Outdated");
+        assert_eq!(
+            conditions,
+            [
+                (Some(true), "AllBrokersServe"),
+                (Some(false), "RestartNeeded"),
+                (Some(true), "ChangeNotSupported")
+            ]
+        );
+    }
+
+    #[test]
+    fn ready_is_unknown_when_ready_pods_do_not_answer() {
+        let pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
+        let set = set();
+        let seen = Seen { pods: &pods, set: &set, kafka: Err("timed out".to_owned()) };
+        assert_eq!(told(&seen, &[]).1[0], (None, "NoAnswer"));
+    }
+}
