@@ -35,6 +35,9 @@ pub enum Error {
     Kafka(#[from] ottla_client::Error),
     #[error("finalizer: {0}")]
     Finalizer(String),
+    /// Nothing failed; the resource says what is waited for.
+    #[error("{0}")]
+    Waits(String),
 }
 
 /// The API server's own words, without the structures around them.
@@ -63,9 +66,10 @@ impl Context {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            // The API server takes 1024 bytes at most.
+            // Events of one reason and action are counted as one, with the first note: what was
+            // done to different objects must differ. The API server takes 128 and 1024 bytes.
+            action: note.chars().filter(char::is_ascii).take(128).collect(),
             note: Some(note.chars().take(250).collect()),
-            action: "Reconcile".to_owned(),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, about).await {

@@ -229,7 +229,8 @@ impl Look<'_> {
             if same || !news || now.reason == "ChangeNotSupported" {
                 continue;
             }
-            let note = format!("{condition} is {}: {}", now.status, now.message);
+            let why = if now.message.is_empty() { &now.reason } else { &now.message };
+            let note = format!("{condition} is {}: {why}", now.status);
             if (now.status == "True") == good {
                 self.context.tell(&self.about, &now.reason, note).await;
             } else {

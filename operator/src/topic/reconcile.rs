@@ -187,7 +187,7 @@ impl<'a> Look<'a> {
                      KafkaCluster, or the annotation {ON_DELETE}=keep, ends the wait"
                 );
                 self.not_ready("DeletionWaits", message.clone(), None).await?;
-                Err(Error::Finalizer(message))
+                Err(Error::Waits(message))
             }
         }
     }
