@@ -11,7 +11,7 @@ use super::controller::decide;
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
 use crate::controller::driver::Core;
-use crate::controller::topics;
+use crate::controller::partitions;
 
 pub const API: Api =
     Api::new(ApiKey::CreatePartitions, 0..=3).on_controller().handled_by(handler!(handle));
@@ -23,7 +23,7 @@ async fn handle(
 ) -> Reply<CreatePartitionsResponse> {
     let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let create = move |core: &mut Core, _| {
-        Ok(topics::create_partitions(core.view(), &core.random, &request))
+        Ok(partitions::create_partitions(core.view(), &core.random, &request))
     };
     Reply::Now(decide(broker, create).await.unwrap_or_else(|refusal| {
         let failed = |name| {

@@ -74,7 +74,9 @@ async fn answer(
         }
     };
     let mut data = BytesMut::from(&*response_header(inner.api, inner.version, inner.correlation));
-    chunks.iter().for_each(|chunk| data.extend_from_slice(chunk));
+    for chunk in chunks {
+        data.extend_from_slice(&chunk);
+    }
     Ok(data.freeze())
 }
 

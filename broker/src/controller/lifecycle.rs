@@ -122,7 +122,7 @@ impl Lifecycle {
         let mut stage = self.stage.clone();
         if stage.wait_for(|stage| *stage == Stage::Unfenced).await.is_err() {
             // The task has ended with a fault, which was told where it belongs.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

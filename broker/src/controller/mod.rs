@@ -19,6 +19,7 @@ pub mod lifecycle;
 pub mod link;
 pub mod loader;
 pub mod metadata;
+pub mod partitions;
 pub mod placement;
 pub mod producer_ids;
 pub mod replay;

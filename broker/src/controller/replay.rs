@@ -14,7 +14,11 @@ use super::image::{
     TopicImage,
 };
 use crate::types::{NodeId, TopicPartition};
-use crate::wire::metadata::*;
+use crate::wire::metadata::{
+    BrokerRegistrationChangeRecord, ConfigRecord, EndPoint, FeatureLevelRecord, FeatureRange,
+    PartitionChangeRecord, PartitionRecord, ProducerIdsRecord, Record, RegisterBrokerRecord,
+    RegisterControllerRecord, TopicRecord,
+};
 
 /// What replay touched since the last time somebody asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -488,6 +492,7 @@ pub const LEADER_UNCHANGED: NodeId = -2;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::metadata::{AccessControlEntryRecord, RemoveTopicRecord, UnfenceBrokerRecord};
 
     fn image_of(records: &[Record]) -> (Image, Delta) {
         let mut image = Image::empty("test");

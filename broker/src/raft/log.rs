@@ -196,10 +196,8 @@ impl MetadataLog {
 
     fn write_epochs(&self, inner: &Inner) -> Result<(), Fault> {
         let path = self.folder.join("leader-epoch-checkpoint");
-        let mut text = format!("0\n{}\n", inner.epochs.len());
-        for (epoch, start) in &inner.epochs {
-            text.push_str(&format!("{epoch} {start}\n"));
-        }
+        let entries = inner.epochs.iter().map(|(epoch, start)| format!("{epoch} {start}\n"));
+        let text = format!("0\n{}\n{}", inner.epochs.len(), entries.collect::<String>());
         self.disk.write_atomically(&path, text.as_bytes()).map_err(Fault::disk(path))
     }
 }

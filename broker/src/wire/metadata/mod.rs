@@ -107,10 +107,10 @@ impl Record {
     fn version(&self) -> i16 {
         match self {
             Self::BrokerRegistrationChange(change) if change.cordoned_log_dirs.is_none() => {
-                if !change.log_dirs.is_empty() {
-                    2
-                } else {
+                if change.log_dirs.is_empty() {
                     i16::from(change.in_controlled_shutdown != 0)
+                } else {
+                    2
                 }
             }
             _ => self.max_version(),
