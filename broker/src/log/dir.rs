@@ -132,6 +132,12 @@ impl LogDir {
         self.tasks.lock().extend([flusher, keeper]);
     }
 
+    /// For tests that do the tasks' work themselves.
+    #[cfg(test)]
+    pub(super) fn stop_tasks(&self) {
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
+    }
+
     fn find_partitions(&self) -> Result<Vec<TopicPartition>, Fault> {
         let path = &self.shared.path;
         let entries = self.shared.env.disk.list(path).map_err(Fault::disk(path))?;
@@ -271,7 +277,7 @@ impl LogDir {
             let before = self.shared.recovery_points.lock().get(&log.partition).copied();
             if before != Some(point) {
                 // Recovery begins in the index of the active segment, so that must be there.
-                log.persist_active_index()?;
+                log.persist_indexes()?;
             }
             points.insert(log.partition.clone(), point);
         }
@@ -415,9 +421,18 @@ fn parse_folder(name: &str) -> Option<TopicPartition> {
 }
 
 impl Log {
-    pub(super) fn persist_active_index(&self) -> Result<(), Fault> {
-        let active = self.writer.lock().active.clone();
-        active.persist_indexes().map_err(Fault::disk(self.dir()))
+    /// Of the segments that are not closed: what the recovery point covers must not need them anew.
+    pub(super) fn persist_indexes(&self) -> Result<(), Fault> {
+        let _one_at_a_time = self.flushing.lock();
+        let (active, sealed) = {
+            let writer = self.writer.lock();
+            (writer.active.clone(), writer.unsynced.clone())
+        };
+        sealed
+            .iter()
+            .chain([&active])
+            .try_for_each(|segment| segment.persist_indexes())
+            .map_err(Fault::disk(self.dir()))
     }
 
     /// Nothing is appended any more; all is on the disk, with a snapshot of the producers.
@@ -434,7 +449,7 @@ impl Log {
             writer.active.seal();
         }
         self.flush(true);
-        if let Err(fault) = self.persist_active_index() {
+        if let Err(fault) = self.persist_indexes() {
             self.shared.fail(&fault);
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Index<const N: usize> {
     memory: Option<Vec<u8>>,
     /// How much of `memory` the file has.
     written: usize,
+    /// What was written is durable.
+    pub(super) synced: bool,
 }
 
 pub(super) type OffsetIndex = Index<8>;
@@ -34,10 +36,10 @@ enum Source<'a> {
 
 impl<const N: usize> Index<N> {
     pub(super) fn empty(base: Offset) -> Self {
-        Self { base, memory: Some(Vec::new()), written: 0 }
+        Self { base, memory: Some(Vec::new()), written: 0, synced: false }
     }
     pub(super) fn closed(base: Offset) -> Self {
-        Self { base, memory: None, written: 0 }
+        Self { base, memory: None, written: 0, synced: false }
     }
     pub(super) fn is_open(&self) -> bool {
         self.memory.is_some()
@@ -47,14 +49,12 @@ impl<const N: usize> Index<N> {
         self.memory.as_ref().map_or(0, Vec::len)
     }
 
-    /// Reads the whole file into memory; a length that is no multiple of an entry is an error.
+    /// Reads the whole file into memory, but for a torn entry at the end.
     pub(super) fn load(base: Offset, disk: &dyn Disk, path: &Path) -> io::Result<Self> {
-        let content = disk.read(path)?;
-        if content.len() % N != 0 {
-            return Err(corrupt(format!("{} bytes are no whole entries", content.len())));
-        }
+        let mut content = disk.read(path)?;
+        content.truncate(content.len() / N * N);
         let written = content.len();
-        Ok(Self { base, memory: Some(content), written })
+        Ok(Self { base, memory: Some(content), written, synced: false })
     }
 
     pub(super) fn truncate_entries(&mut self, entries: usize) {
@@ -63,6 +63,7 @@ impl<const N: usize> Index<N> {
             // What the file has beyond is cut off by the next persist.
             if self.written > memory.len() {
                 self.written = usize::MAX;
+                self.synced = false;
             }
         }
     }
@@ -85,26 +86,28 @@ impl<const N: usize> Index<N> {
         self.truncate_entries(entries.map_or(0, |last| last + 1));
     }
 
-    /// Writes what the file lacks and says whether anything was written; the caller syncs.
-    pub(super) fn persist(
+    /// Writes what the file lacks; returns the file if it is to be synced for its content to last.
+    pub(super) fn write(
         &mut self,
         disk: &dyn Disk,
         path: &Path,
     ) -> io::Result<Option<Arc<dyn DiskFile>>> {
         let Some(memory) = &self.memory else { return Ok(None) };
-        if self.written == memory.len() && !memory.is_empty() {
+        if self.synced && self.written == memory.len() {
             return Ok(None);
         }
         let file = disk.open(path, Open::ReadWrite)?;
         if self.written > memory.len() {
             self.written = 0;
-            file.truncate(0)?;
         }
-        file.truncate(self.written as u64)?;
+        if file.len()? != self.written as u64 {
+            file.truncate(self.written as u64)?;
+        }
         if memory.len() > self.written {
             file.write_all_at(&[IoSlice::new(&memory[self.written..])], self.written as u64)?;
         }
         self.written = memory.len();
+        self.synced = false;
         Ok(Some(file))
     }
 

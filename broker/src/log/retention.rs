@@ -41,6 +41,7 @@ impl Log {
                 }
                 self.roll(&mut writer, end, now).map_err(fault)?;
             }
+            writer.names = true;
             let gone = &segments[..count];
             writer.unsynced.retain(|left| !gone.iter().any(|gone| Arc::ptr_eq(gone, left)));
             self.publish_segments(|left| {
@@ -50,7 +51,6 @@ impl Log {
         let first = self.segments.load().first_key_value().map_or(0, |(base, _)| *base);
         self.start.fetch_max(first, Ordering::AcqRel);
         self.epochs.lock().truncate_from_start(self.start_offset());
-        self.flushed.fetch_max(first.min(self.end_offset()), Ordering::AcqRel);
         let mut bytes = 0;
         let due = now + config.file_delete_delay_ms;
         for segment in &segments[..count] {
@@ -94,7 +94,7 @@ impl Log {
             }
             let too_old = config.delete && config.retention_ms >= 0 && {
                 let largest = segment.largest_timestamp().map_err(Fault::disk(self.dir()))?.0;
-                largest >= 0 && now - largest > config.retention_ms
+                largest >= 0 && now.saturating_sub(largest) > config.retention_ms
             };
             let too_much = config.delete && excess - size >= 0;
             let below_start = next.is_some_and(|next| next <= start);

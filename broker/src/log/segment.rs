@@ -56,6 +56,14 @@ struct State {
     created: Millis,
 }
 
+/// Where a batch lies, how large it is, and what it begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) position: u64,
+    pub(super) size: usize,
+    pub(super) base: Offset,
+}
+
 /// What an append adds, for the indexes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Added {
@@ -135,7 +143,7 @@ impl Segment {
         let size = self.size();
         let state = self.state.lock();
         let waited = match state.first {
-            Some(first) if first >= 0 => added.max_timestamp - first,
+            Some(first) if first >= 0 => added.max_timestamp.saturating_sub(first),
             _ => now - state.created,
         };
         size + bytes > config.segment_bytes && size > 0
@@ -166,7 +174,7 @@ impl Segment {
     }
 
     /// Where the batch that holds `offset`, or the next after it, lies; `None` past the end.
-    pub(super) fn locate(&self, offset: Offset, end: u64) -> io::Result<Option<(u64, usize)>> {
+    pub(super) fn locate(&self, offset: Offset, end: u64) -> io::Result<Option<Place>> {
         match self.try_locate(offset, end) {
             Err(ScanError::Damaged(..)) if self.rebuild_if_closed()? => {
                 self.try_locate(offset, end).map_err(ScanError::into_io)
@@ -175,7 +183,7 @@ impl Segment {
         }
     }
 
-    fn try_locate(&self, offset: Offset, end: u64) -> Result<Option<(u64, usize)>, ScanError> {
+    fn try_locate(&self, offset: Offset, end: u64) -> Result<Option<Place>, ScanError> {
         let start = {
             let state = self.state.lock();
             match state.offsets.lookup(&*self.home.disk, &self.path("index"), offset) {
@@ -198,7 +206,8 @@ impl Segment {
                 return Err(ScanError::index(io::Error::other("an entry that leads elsewhere")));
             }
             if batch.last_offset() >= offset {
-                return Ok(Some((position, batch.size())));
+                let (size, base) = (batch.size(), batch.base_offset());
+                return Ok(Some(Place { position, size, base }));
             }
         }
         Ok(None)
@@ -213,7 +222,9 @@ impl Segment {
         at_least_one: bool,
     ) -> io::Result<Option<Bytes>> {
         let end = self.size();
-        let Some((position, first)) = self.locate(from, end)? else { return Ok(None) };
+        let Some(Place { position, size: first, .. }) = self.locate(from, end)? else {
+            return Ok(None);
+        };
         if first > max && !at_least_one {
             return Ok(Some(Bytes::new()));
         }
@@ -279,9 +290,15 @@ impl Segment {
     }
 
     pub(super) fn persist_indexes(&self) -> io::Result<()> {
-        for file in self.write_indexes()? {
+        let unsynced = self.write_indexes()?;
+        for file in unsynced.iter().flatten() {
             file.sync()?;
         }
+        let mut state = self.state.lock();
+        // Entries that came meanwhile are written, and marked again, by the next call.
+        let [offsets, times] = &unsynced;
+        state.offsets.synced |= offsets.is_some();
+        state.times.synced |= times.is_some();
         Ok(())
     }
 
@@ -290,13 +307,14 @@ impl Segment {
         self.write_indexes().map(|_| ())
     }
 
-    fn write_indexes(&self) -> io::Result<Vec<Arc<dyn DiskFile>>> {
+    /// Returns the files that are not synced yet.
+    fn write_indexes(&self) -> io::Result<[Option<Arc<dyn DiskFile>>; 2]> {
         let mut state = self.state.lock();
         let disk = &*self.home.disk;
-        let mut written = Vec::new();
-        written.extend(state.offsets.persist(disk, &self.path("index"))?);
-        written.extend(state.times.persist(disk, &self.path("timeindex"))?);
-        Ok(written)
+        Ok([
+            state.offsets.write(disk, &self.path("index"))?,
+            state.times.write(disk, &self.path("timeindex"))?,
+        ])
     }
 
     /// After [`Segment::persist`] of a sealed segment: gives back its memory and its open file.
@@ -331,6 +349,12 @@ impl Segment {
             trusted,
             length,
         );
+        let start = if leads_to_a_batch(&*file, start, length, self.base)? {
+            start
+        } else {
+            state.forget(self.base);
+            0
+        };
         let mut scan = Scan::new(&*file, start, length);
         let valid = loop {
             let next = if check { scan.next_whole() } else { scan.next_header() };
@@ -399,10 +423,13 @@ impl Segment {
         Ok(true)
     }
 
-    /// Removes all from `offset` on. The segment must be active. Returns the new size.
-    pub(super) fn truncate_to(&self, offset: Offset) -> io::Result<u64> {
+    /// Removes all from `offset` on; a batch that reaches over it goes as a whole. The segment must
+    /// be active. Returns the new end offset.
+    pub(super) fn truncate_to(&self, offset: Offset) -> io::Result<Offset> {
         let end = self.size();
-        let position = self.locate(offset, end)?.map_or(end, |(position, _)| position);
+        let place = self.locate(offset, end)?;
+        let position = place.map_or(end, |place| place.position);
+        let offset = place.map_or(offset, |place| place.base.min(offset));
         let file = self.file()?;
         let mut state = self.state.lock();
         state.offsets.truncate_to(offset);
@@ -423,7 +450,7 @@ impl Segment {
             }
         }
         state.largest = Some(largest);
-        Ok(position)
+        Ok(offset)
     }
 
     /// Renames the files to `.deleted`; returns their new paths. Missing ones are skipped.
@@ -461,6 +488,14 @@ impl State {
         self.since_entry += bytes;
     }
 
+    /// Back to two empty indexes.
+    fn forget(&mut self, base: Offset) {
+        self.since_entry = 0;
+        self.offsets = Index::empty(base);
+        self.times = Index::empty(base);
+        self.largest = Some((NO_TIMESTAMP, base));
+    }
+
     /// Loads what can be trusted of the index files; returns the position up to which it reaches.
     fn load(
         &mut self,
@@ -475,10 +510,7 @@ impl State {
             let times = TimeIndex::load(base, disk, times)?;
             Ok((offsets, times))
         });
-        self.since_entry = 0;
-        self.offsets = Index::empty(base);
-        self.times = Index::empty(base);
-        self.largest = Some((NO_TIMESTAMP, base));
+        self.forget(base);
         let Ok((mut offsets, mut times)) = loaded else { return 0 };
         // Kafka preallocates: what follows the last entry is zeros.
         offsets.trim_zeros();
@@ -497,6 +529,23 @@ impl State {
         self.offsets = offsets;
         self.times = times;
         position
+    }
+}
+
+/// Whether an index entry can be believed: at the position is a whole batch, right by its CRC.
+fn leads_to_a_batch(
+    file: &dyn DiskFile,
+    position: u64,
+    length: u64,
+    base: Offset,
+) -> io::Result<bool> {
+    if position == 0 {
+        return Ok(true);
+    }
+    match Scan::new(file, position, length).next_whole() {
+        Ok(Some((_, batch))) => Ok(batch.base_offset() >= base),
+        Ok(None) | Err(ScanError::Damaged(..)) => Ok(false),
+        Err(ScanError::Io(error)) => Err(error),
     }
 }
 

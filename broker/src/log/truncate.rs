@@ -16,8 +16,8 @@ use crate::error::Fault;
 use crate::types::Offset;
 
 impl Log {
-    /// Blocking. Removes all records from `offset` on; nothing when the log ends before.
-    /// Returns whether anything was removed.
+    /// Blocking. Removes all records from `offset` on; nothing when the log ends before. A batch that
+    /// reaches over `offset` goes as a whole, so the log can end below it afterwards. Returns whether anything was removed.
     pub fn truncate_to(&self, offset: Offset) -> Result<bool, Fault> {
         if offset >= self.end_offset() {
             // Epochs can begin past the end without a record.
@@ -46,7 +46,7 @@ impl Log {
             if !Arc::ptr_eq(&active, &writer.active) {
                 active.activate(offset, false, interval, now, |_| {})?;
             }
-            active.truncate_to(offset)?;
+            let offset = active.truncate_to(offset)?;
             writer.unsynced.retain(|segment| segment.base < active.base);
             writer.active = active;
             self.end.store(offset, Ordering::Release);
@@ -93,10 +93,15 @@ impl Log {
     ) -> Result<(), Fault> {
         let _no_flush = self.flushing.lock();
         let mut writer = self.writer.lock();
+        // In this order: a checkpoint that is being written meanwhile sees one or the other.
+        self.flushed.fetch_min(offset, Ordering::AcqRel);
         self.shared.lower_recovery_point(&self.partition, offset)?;
         self.truncations.fetch_add(1, Ordering::AcqRel);
         self.tail.clear();
-        let done = work(&mut writer);
+        // Durable at once: a removed segment that came back would lie behind a gap.
+        let done = work(&mut writer)
+            .and_then(|()| writer.active.file()?.sync())
+            .and_then(|()| self.home.disk.sync_dir(&self.dir()));
         self.truncations.fetch_add(1, Ordering::AcqRel);
         drop(writer);
         self.flushed.fetch_min(self.end_offset(), Ordering::AcqRel);
@@ -133,9 +138,9 @@ impl Log {
     ) -> io::Result<()> {
         for segment in self.segments_from(producers.end) {
             let size = segment.size();
-            let Some((position, _)) = segment.locate(producers.end, size)? else { continue };
+            let Some(place) = segment.locate(producers.end, size)? else { continue };
             let file = segment.file()?;
-            let mut scan = Scan::new(&*file, position, size);
+            let mut scan = Scan::new(&*file, place.position, size);
             loop {
                 let (at, control) = match scan.next_header().map_err(ScanError::into_io)? {
                     Some((_, batch)) if batch.base_offset() >= end => break,
