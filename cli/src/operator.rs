@@ -1,6 +1,7 @@
 //! `ottla operator`: watches KafkaClusters and KafkaTopics and makes them so.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ pub struct Args {
     /// Lead without a Lease: for a single operator only
     #[arg(long)]
     no_lease: bool,
+    /// Run nothing: ask this address whether an operator is ready, and exit with 0 when it is
+    #[arg(long, value_name = "URL")]
+    check: Option<String>,
     /// Seconds until a resource that is as it should be is looked at again
     #[arg(long, env = "OTTLA_RESYNC_SECONDS", value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -44,6 +48,9 @@ fn default_image() -> String {
 }
 
 pub fn run(args: Args) -> ExitCode {
+    if let Some(url) = args.check {
+        return check(&url);
+    }
     crate::logging::start();
     let options = Options {
         namespace: args.namespace.filter(|name| !name.is_empty()),
@@ -95,4 +102,34 @@ fn stop_on_signal(stop: CancellationToken) -> std::io::Result<()> {
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{}", name.trim(), std::process::id())
+}
+
+/// For `helm test`: the image holds no curl.
+fn check(url: &str) -> ExitCode {
+    match ask(url) {
+        Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
+            println!("{url}: ready");
+            ExitCode::SUCCESS
+        }
+        Ok(answer) => {
+            eprintln!("{url}: {}", answer.lines().next().unwrap_or("no answer"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{url}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ask(url: &str) -> std::io::Result<String> {
+    let wrong = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not http://HOST:PORT/…");
+    let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
+    let (host, path) = rest.split_once('/').ok_or_else(wrong)?;
+    let mut connection = TcpStream::connect(host)?;
+    connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(connection, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer)
 }

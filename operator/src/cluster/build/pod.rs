@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::settings::fingerprint;
+use super::settings::{LOG_DIR, fingerprint};
 use crate::cluster::{ValidCluster, names};
 use crate::resources::{CONTROLLER_PORT, HEALTH_PORT, PodTemplate, REPLICATION_PORT};
 
@@ -21,7 +21,8 @@ const USER: i64 = 65_532;
 const GRACE_SECONDS: i64 = 120;
 const SETTINGS_DIR: &str = "/etc/ottla/settings";
 const RACKS_DIR: &str = "/etc/ottla/racks";
-const VOLUME_DIR: &str = "/var/lib/ottla";
+/// The image has a volume here: mounted elsewhere, each pod would get an empty one besides.
+const VOLUME_DIR: &str = "/data";
 
 /// The template of all brokers' pods.
 pub fn template(cluster: &ValidCluster, id: &str, image: &str) -> PodTemplateSpec {
@@ -136,16 +137,19 @@ fn environment(cluster: &ValidCluster) -> Vec<EnvVar> {
         }),
         ..Default::default()
     };
+    let value = |name: &str, value: String| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        ..Default::default()
+    };
     let port = cluster.spec.listeners.first().map_or(crate::resources::CLIENT_PORT, |l| l.port);
     vec![
         field("POD_NAME", "metadata.name"),
         field("NODE_NAME", "spec.nodeName"),
         // What the kafka-*.sh tools connect to when they are run in this pod.
-        EnvVar {
-            name: "OTTLA_BOOTSTRAP_SERVER".to_owned(),
-            value: Some(format!("localhost:{port}")),
-            ..Default::default()
-        },
+        value("OTTLA_BOOTSTRAP", format!("localhost:{port}")),
+        // The image sets this for people who run it by hand, and it wins over the file.
+        value("KAFKA_LOG_DIRS", LOG_DIR.to_owned()),
     ]
 }
 
@@ -260,6 +264,16 @@ mod tests {
         assert_eq!(asked(container.startup_probe), "/healthz");
         assert_eq!(asked(container.liveness_probe), "/healthz");
         assert_eq!(asked(container.readiness_probe), "/readyz");
+    }
+
+    #[test]
+    fn the_log_directory_is_on_the_volume_whatever_the_image_says() {
+        let (_, container) = built(&demo());
+        let volume = &container.volume_mounts.unwrap()[0];
+        assert_eq!((volume.name.as_str(), volume.mount_path.as_str()), ("data", "/data"));
+        let env = container.env.unwrap();
+        let log_dirs = env.iter().find(|variable| variable.name == "KAFKA_LOG_DIRS").unwrap();
+        assert!(log_dirs.value.as_ref().unwrap().starts_with("/data/"));
     }
 
     #[test]

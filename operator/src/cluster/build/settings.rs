@@ -14,7 +14,7 @@ use crate::resources::{CONTROLLER_PORT, HEALTH_PORT, REPLICATION_PORT};
 
 /// Where the log directory of a broker is in its pod. A folder below the mount, because a fresh
 /// volume may hold `lost+found`.
-pub const LOG_DIR: &str = "/var/lib/ottla/data";
+pub const LOG_DIR: &str = "/data/kafka";
 
 /// The settings of each broker, in a file named after its pod.
 pub fn settings(cluster: &ValidCluster, id: &str) -> ConfigMap {
@@ -89,7 +89,7 @@ default.replication.factor=3
 inter.broker.listener.name=REPLICATION
 listener.security.protocol.map=PLAIN:PLAINTEXT,REPLICATION:PLAINTEXT,CONTROLLER:PLAINTEXT
 listeners=PLAIN://:9092,REPLICATION://:9091,CONTROLLER://:9093
-log.dirs=/var/lib/ottla/data
+log.dirs=/data/kafka
 min.insync.replicas=2
 node.id=0
 offsets.topic.replication.factor=3
