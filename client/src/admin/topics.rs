@@ -9,13 +9,17 @@ use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
+use kafka_protocol::messages::describe_topic_partitions_response::{
+    DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    ListPartitionReassignmentsRequest, MetadataRequest,
+    DescribeTopicPartitionsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
 };
 use uuid::Uuid;
 
@@ -51,6 +55,38 @@ impl Admin {
             .with_allow_auto_topic_creation(false);
         let answer = self.client.call_any(&request).await?;
         Ok(answer.topics.into_iter().map(topic).collect())
+    }
+
+    /// As [`topics`](Self::topics), with eligible leader replicas where the brokers can tell.
+    pub async fn describe_topics(&self, names: &[&str]) -> Result<Vec<Topic>> {
+        if self.client.to_any().await?.version_of::<DescribeTopicPartitionsRequest>().is_err() {
+            return self.topics(Some(names)).await;
+        }
+        let mut topics: Vec<Topic> = Vec::new();
+        let mut cursor = None;
+        loop {
+            let asked =
+                names.iter().map(|name| TopicRequest::default().with_name(topic_name(name)));
+            let request = DescribeTopicPartitionsRequest::default()
+                .with_topics(asked.collect())
+                .with_response_partition_limit(2000)
+                .with_cursor(cursor.take());
+            let answer = self.client.call_any(&request).await?;
+            for one in answer.topics {
+                let one = described_topic(one);
+                Error::check(one.error.map_or(0, |code| code.code()), None)?;
+                match topics.last_mut().filter(|last| last.name == one.name) {
+                    Some(last) => last.partitions.extend(one.partitions),
+                    None => topics.push(one),
+                }
+            }
+            let Some(next) = answer.next_cursor else { return Ok(topics) };
+            cursor = Some(
+                Cursor::default()
+                    .with_topic_name(next.topic_name)
+                    .with_partition_index(next.partition_index),
+            );
+        }
     }
 
     pub async fn create_topic(&self, new: NewTopic, validate_only: bool) -> Result<()> {
@@ -167,6 +203,29 @@ fn ids(brokers: &[BrokerId]) -> Vec<i32> {
 }
 
 fn topic(topic: MetadataResponseTopic) -> Topic {
+    let mut partitions: Vec<PartitionInfo> = topic.partitions.iter().map(partition).collect();
+    partitions.sort_by_key(|partition| partition.id);
+    Topic {
+        name: topic.name.map(|name| name.to_string()).unwrap_or_default(),
+        id: topic.topic_id,
+        internal: topic.is_internal,
+        error: ErrorCode::try_from_code(topic.error_code),
+        partitions,
+    }
+}
+
+fn described_topic(topic: DescribeTopicPartitionsResponseTopic) -> Topic {
+    let partition = |partition: &DescribeTopicPartitionsResponsePartition| PartitionInfo {
+        id: partition.partition_index,
+        error: ErrorCode::try_from_code(partition.error_code),
+        leader: Some(partition.leader_id.0).filter(|id| *id >= 0),
+        leader_epoch: partition.leader_epoch,
+        replicas: ids(&partition.replica_nodes),
+        isr: ids(&partition.isr_nodes),
+        offline: ids(&partition.offline_replicas),
+        elr: partition.eligible_leader_replicas.as_deref().map(ids),
+        last_known_elr: partition.last_known_elr.as_deref().map(ids),
+    };
     let mut partitions: Vec<PartitionInfo> = topic.partitions.iter().map(partition).collect();
     partitions.sort_by_key(|partition| partition.id);
     Topic {

@@ -106,7 +106,7 @@ pub struct ConsumerRecord {
 pub enum Subscription {
     Topics(Vec<String>),
     /// Every topic, internal ones left out, whose name passes.
-    Matching(Box<dyn Fn(&str) -> bool + Send>),
+    Matching(Box<dyn Fn(&str) -> bool + Send + Sync>),
 }
 
 pub struct Consumer {
@@ -196,6 +196,16 @@ impl Consumer {
             let records = self.take_records();
             if !records.is_empty() || Instant::now() >= deadline {
                 return Ok(records);
+            }
+        }
+    }
+
+    /// Sets positions back, so that a commit leaves out what was handed out but not used.
+    pub fn rewind(&mut self, to: &BTreeMap<TopicPartition, i64>) {
+        for (at, offset) in to {
+            if let Some(position) = self.positions.get_mut(at) {
+                *position = Some(*offset);
+                self.buffered.retain(|(buffered, ..)| buffered != at);
             }
         }
     }
