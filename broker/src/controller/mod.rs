@@ -26,6 +26,8 @@ pub mod replay;
 pub mod rules;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_follow;
 pub mod topics;
 
 pub use decision::{ConfigRules, Decision, EffectiveConfig, View};

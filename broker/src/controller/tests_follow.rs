@@ -1,0 +1,233 @@
+//! A broker and the controller over a real connection: following, joining, leaving.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
+    BrokerRegistrationRequest, BrokerRegistrationResponse, FetchRequest,
+};
+use kafka_protocol::protocol::{Decodable, Encodable};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::*;
+use crate::api::{Scope, table};
+use crate::config::Settings;
+use crate::env::{Stream, real};
+use crate::wire::header::Header;
+
+/// Answers what a broker asks its controller, on a port of its own.
+async fn serve(controller: Arc<Controller>, stop: CancellationToken) -> u16 {
+    let mut listener = real::env().net.listen("127.0.0.1", 0).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let stream = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted.unwrap().0,
+            };
+            let (controller, stop) = (controller.clone(), stop.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = converse(stream, controller) => {}
+                }
+            });
+        }
+    });
+    port
+}
+
+async fn converse(mut stream: Stream, controller: Arc<Controller>) -> std::io::Result<()> {
+    loop {
+        let len = stream.read_u32().await? as usize;
+        let mut frame = vec![0; len];
+        stream.read_exact(&mut frame).await?;
+        let mut frame = Bytes::from(frame);
+        let header = Header::take(&mut frame, true).unwrap();
+        let mut out = BytesMut::new();
+        out.put_i32(header.correlation);
+        if header.api_key != ApiKey::ApiVersions as i16 {
+            out.put_u8(0);
+        }
+        answer(&controller, &header, frame, &mut out).await;
+        stream.write_u32(out.len() as u32).await?;
+        stream.write_all_buf(&mut out).await?;
+    }
+}
+
+async fn answer(
+    controller: &Arc<Controller>,
+    header: &Header,
+    mut body: Bytes,
+    out: &mut BytesMut,
+) {
+    let version = header.version;
+    match ApiKey::try_from(header.api_key).unwrap() {
+        ApiKey::ApiVersions => {
+            let entry = |api: &crate::api::Api| {
+                ApiVersion::default()
+                    .with_api_key(api.key as i16)
+                    .with_min_version(*api.advertised().start())
+                    .with_max_version(*api.advertised().end())
+            };
+            let keys = table::apis(Scope::Controller).iter().map(entry).collect();
+            ApiVersionsResponse::default().with_api_keys(keys).encode(out, version).unwrap();
+        }
+        ApiKey::Fetch => {
+            let request = FetchRequest::decode(&mut body, version).unwrap();
+            let response = serve_metadata_fetch(controller, &request).await;
+            response.encode(out, version).unwrap();
+        }
+        ApiKey::BrokerRegistration => {
+            let request = BrokerRegistrationRequest::decode(&mut body, version).unwrap();
+            let decided =
+                controller.decide(move |core, now| core.register_broker(&request, now)).await;
+            let response = match decided {
+                Ok(epoch) => BrokerRegistrationResponse::default().with_broker_epoch(epoch),
+                Err(refusal) => {
+                    BrokerRegistrationResponse::default().with_error_code(refusal.code.code())
+                }
+            };
+            response.encode(out, version).unwrap();
+        }
+        ApiKey::BrokerHeartbeat => {
+            let request = BrokerHeartbeatRequest::decode(&mut body, version).unwrap();
+            let decided = controller.decide(move |core, now| core.heartbeat(&request, now)).await;
+            let refused = |refusal: crate::error::Refusal| {
+                BrokerHeartbeatResponse::default().with_error_code(refusal.code.code())
+            };
+            decided.unwrap_or_else(refused).encode(out, version).unwrap();
+        }
+        other => panic!("{other:?} was not expected"),
+    }
+}
+
+async fn start_controller(dir: &std::path::Path) -> (Arc<Controller>, u16, CancellationToken) {
+    let settings = Settings::for_test(&format!("log.dirs={}", dir.display()));
+    let stop = CancellationToken::new();
+    let metadata = Metadata::new("cluster");
+    metadata.start(stop.clone());
+    let controller = Controller::start(Start {
+        env: real::env(),
+        settings: &settings,
+        cluster_id: "cluster",
+        directory_id: Uuid::from_u128(1 << 100),
+        metadata,
+        stop: stop.clone(),
+        on_fault: Box::new(|fault| panic!("{fault}")),
+    })
+    .await
+    .unwrap();
+    let port = serve(controller.clone(), stop.clone()).await;
+    (controller, port, stop)
+}
+
+struct Node {
+    metadata: Arc<Metadata>,
+    lifecycle: Arc<Lifecycle>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    async fn start(dir: &std::path::Path, controller: u16) -> Self {
+        let settings = Settings::for_test(&format!(
+            "node.id=2\nprocess.roles=broker\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             controller.listener.names=CONTROLLER\nlisteners=PLAINTEXT://127.0.0.1:9092\n\
+             broker.heartbeat.interval.ms=100\nlog.dirs={}",
+            dir.display()
+        ));
+        let stop = CancellationToken::new();
+        let metadata = Metadata::new("cluster");
+        metadata.start(stop.clone());
+        MetadataFollower::start(Follow {
+            env: real::env(),
+            settings: &settings,
+            cluster_id: "cluster",
+            directory_id: Uuid::from_u128(2 << 100),
+            metadata: metadata.clone(),
+            stop: stop.clone(),
+            on_fault: Box::new(|fault| panic!("{fault}")),
+        })
+        .await
+        .unwrap();
+        let lifecycle = Lifecycle::start(Join {
+            env: real::env(),
+            settings: &settings,
+            cluster_id: "cluster",
+            directories: vec![Uuid::from_u128(2 << 100)],
+            metadata: metadata.clone(),
+            stop: stop.clone(),
+            on_fault: Box::new(|fault| panic!("{fault}")),
+        });
+        Self { metadata, lifecycle, stop }
+    }
+
+    async fn until(&self, what: impl Fn(&Image) -> bool) {
+        let mut applied = self.metadata.applied();
+        while !what(&self.metadata.image()) {
+            applied.changed().await.unwrap();
+        }
+    }
+}
+
+async fn within<T>(seconds: u64, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(seconds), work).await.expect("in time")
+}
+
+#[tokio::test]
+async fn a_broker_joins_follows_and_leaves_and_finds_its_copy_again() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (controller, port, stop) = start_controller(one.path()).await;
+    let node = Node::start(two.path(), port).await;
+    node.lifecycle.set_ready();
+    within(5, node.lifecycle.unfenced()).await;
+    within(5, node.until(|image| image.is_active(2))).await;
+    assert_eq!(node.metadata.image().broker(2).unwrap().epoch, node.lifecycle.broker_epoch());
+    assert!(within(5, node.lifecycle.shut_down(Duration::from_secs(4))).await);
+    within(5, node.until(|image| image.broker(2).unwrap().fenced)).await;
+    node.stop.cancel();
+
+    // The copy is the controller's log, byte for byte.
+    let read = |dir: &std::path::Path| {
+        real::env().disk.read(&dir.join("__cluster_metadata-0/00000000000000000000.log")).unwrap()
+    };
+    assert_eq!(read(one.path()), read(two.path()));
+
+    // A controller in a new epoch is followed by the same broker, started again.
+    stop.cancel();
+    drop(controller);
+    let (controller, port, stop) = start_controller(one.path()).await;
+    let node = Node::start(two.path(), port).await;
+    node.lifecycle.set_ready();
+    within(5, node.lifecycle.unfenced()).await;
+    assert_eq!(node.metadata.image().epoch, controller.epoch());
+    node.stop.cancel();
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_broker_whose_copy_has_more_than_the_controller_cuts_it() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Both start as the same log; then the broker's grows on its own in epoch 1.
+    let (_, _, stop) = start_controller(one.path()).await;
+    stop.cancel();
+    let log = crate::raft::MetadataLog::open(&real::env(), two.path()).unwrap();
+    let ours = crate::raft::MetadataLog::open(&real::env(), one.path()).unwrap();
+    log.append(&ours.read(0, ours.end_offset(), 1 << 20).unwrap()).unwrap();
+    let place = crate::raft::batch::Place { offset: log.end_offset(), epoch: 1, now: 0 };
+    let stray =
+        crate::wire::metadata::TopicRecord { name: "stray".into(), topic_id: Uuid::from_u128(7) };
+    log.append(&crate::raft::batch::of_records(&[stray.into()], place)).unwrap();
+    drop((log, ours));
+    let (controller, port, stop) = start_controller(one.path()).await;
+    let node = Node::start(two.path(), port).await;
+    within(5, node.until(|image| image.epoch == controller.epoch())).await;
+    assert!(node.metadata.image().topic("stray").is_none());
+    node.stop.cancel();
+    stop.cancel();
+}
