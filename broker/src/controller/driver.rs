@@ -41,6 +41,8 @@ use crate::wire::metadata::{
 const QUEUE: usize = 1024;
 /// Decisions that are synced together at most.
 const GROUP: usize = 128;
+/// The driver looks at the time at least so often.
+const TICK: Duration = Duration::from_millis(500);
 /// Partitions that one pass of leader balancing moves at most.
 const MAX_ELECTIONS: usize = 1000;
 
@@ -118,6 +120,11 @@ impl Controller {
         let now = env.clock.now();
         let mut sessions = brokers::Sessions::new(start.settings.broker_session_timeout);
         sessions.load(loader.image().brokers(), now);
+        if start.settings.roles.broker {
+            // The broker of this node ended with the process before this one, and leads nothing
+            // from now on: others take over at once.
+            sessions.suspect(start.settings.node_id, Duration::ZERO, now);
+        }
         let balance = start.settings.auto_leader_rebalance.then(|| {
             Duration::from_secs(start.settings.leader_imbalance_check_interval_secs.max(1))
         });
@@ -260,13 +267,9 @@ impl Driver {
         stop: CancellationToken,
     ) -> Result<(), Fault> {
         loop {
-            let deadline = self.next_deadline();
-            let sleep = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let asleep = self.env.clock.now();
+            let tick = asleep + TICK;
+            let wake = self.next_deadline().map_or(tick, |deadline| deadline.min(tick));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -280,7 +283,13 @@ impl Driver {
                         }
                     }
                 }
-                () = sleep => {}
+                () = self.env.clock.sleep_until(wake) => {}
+            }
+            let late = self.env.clock.now().saturating_duration_since(wake);
+            if late > TICK {
+                // This node stood still; that others were silent meanwhile proves nothing.
+                tracing::warn!(?late, "the controller was held up; sessions are extended");
+                self.core.sessions.extend(late);
             }
             self.on_time()?;
             self.commit().await?;

@@ -140,7 +140,7 @@ async fn a_topic_is_created_and_found_again_after_a_restart_in_a_new_epoch() {
     assert_eq!(cluster.controller.epoch(), epoch + 1);
     let after = cluster.image().await;
     assert_eq!(after.topics, before.topics);
-    assert_eq!(after.brokers, before.brokers);
+    assert_eq!(after.broker(2), before.broker(2));
     assert!(after.offset > before.offset);
     cluster.stop.cancel();
 }
@@ -177,6 +177,26 @@ async fn a_closed_connection_fences_sooner_than_silence() {
         applied.changed().await.unwrap();
     }
     assert!(started.elapsed() < Duration::from_millis(350));
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_node_that_starts_again_gives_up_what_its_broker_led_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    // Broker 1 is on the controller's own node.
+    cluster.brokers(1..3).await;
+    cluster.create(topic("orders", 2, 2)).await;
+    cluster.stop.cancel();
+    let cluster = Cluster::start(dir.path()).await;
+    let mut applied = cluster.metadata.applied();
+    while cluster.metadata.image().broker(1).is_none_or(|broker| !broker.fenced) {
+        applied.changed().await.unwrap();
+    }
+    let image = cluster.image().await;
+    assert!(!image.broker(2).unwrap().fenced);
+    assert!(image.topic("orders").unwrap().partitions.values().all(|it| it.leader == 2));
+    cluster.register(1, 999).await.unwrap();
     cluster.stop.cancel();
 }
 
