@@ -359,7 +359,7 @@ mod tests {
             let names: Vec<_> = rows(table).map(|cells| cells[0]).collect();
             assert!(names.is_sorted());
         }
-        for definition in topic().values() {
+        for definition in broker().values().chain(topic().values()) {
             assert!(definition.doc.ends_with('.'), "{}", definition.name);
         }
     }
