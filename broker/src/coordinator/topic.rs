@@ -4,19 +4,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use kafka_protocol::messages::TopicName;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::runtime::GROUP_METADATA_TOPIC;
 use crate::config::Settings;
+use crate::controller::ControllerLink;
 use crate::env;
 use crate::error::{ErrorCode, Refusal};
+
+const TIMEOUT_MS: i32 = 30_000;
 
 /// How the controller is asked.
 #[async_trait]
 pub trait TopicCreator: Send + Sync + 'static {
     async fn create(&self, topic: CreatableTopic) -> Result<(), Refusal>;
+}
+
+#[async_trait]
+impl TopicCreator for ControllerLink {
+    async fn create(&self, topic: CreatableTopic) -> Result<(), Refusal> {
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+        let response = self.send(request.with_timeout_ms(TIMEOUT_MS)).await?;
+        let answer = response.topics.first();
+        match answer.and_then(|topic| ErrorCode::try_from_code(topic.error_code)) {
+            None => Ok(()),
+            Some(code) => {
+                let message = answer.and_then(|topic| topic.error_message.as_deref());
+                Err(Refusal::new(code, message.unwrap_or_default()))
+            }
+        }
+    }
 }
 
 /// What the topic is made with.

@@ -63,7 +63,10 @@ impl Loading {
                 Ok(record) if batch.is_transactional() => {
                     self.open.entry(batch.producer_id()).or_default().push(record);
                 }
-                Ok(record) => self.shard.load(record),
+                Ok(record) => {
+                    self.supersede(&record);
+                    self.shard.load(record);
+                }
                 Err(error) => {
                     let (partition, offset) = (self.partition, record.offset);
                     tracing::warn!(partition, offset, %error, "a record of offsets is skipped");
@@ -71,6 +74,15 @@ impl Loading {
             }
         }
         Ok(())
+    }
+
+    /// An offset of an open transaction does not win over what was written after it.
+    fn supersede(&mut self, newer: &Record) {
+        if let Record::Offset(newer, _) = newer {
+            for records in self.open.values_mut() {
+                records.retain(|it| !matches!(it, Record::Offset(older, _) if older == newer));
+            }
+        }
     }
 
     fn end_transaction(&mut self, producer: i64, key: &[u8]) {

@@ -26,6 +26,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
@@ -37,7 +38,7 @@ use super::group::effects::Answer;
 use super::group::partition_of;
 use super::group::settings::GroupSettings;
 use super::topic::Maker;
-use crate::controller::image::Image;
+use crate::controller::{Delta, Image, Listener};
 use crate::env::{self, Env};
 use crate::error::ErrorCode;
 use crate::types::LeaderEpoch;
@@ -82,6 +83,18 @@ struct Event {
     reach: Reach,
     call: Call,
     reply: oneshot::Sender<Answer>,
+}
+
+/// Only deleted topics matter here; leadership comes from the partitions, once they have taken
+/// their roles.
+#[async_trait]
+impl Listener for Groups {
+    async fn on_image(&self, _: &Arc<Image>, _: &Arc<Image>, delta: &Delta) {
+        if !delta.deleted.is_empty() {
+            let topics = delta.deleted.iter().map(|(name, id)| (name.to_string(), *id));
+            self.on_topics_deleted(topics.collect());
+        }
+    }
 }
 
 /// The group coordinator of this broker. `Arc`, shared by all connections.

@@ -21,13 +21,14 @@ use crate::controller::image::Image;
 use crate::controller::replay::Delta;
 use crate::coordinator::group::call::Call;
 use crate::coordinator::group::effects::{Answer, answer_in_kind};
+use crate::coordinator::group::records::{OffsetCommitValue, Record as GroupRecord};
 use crate::coordinator::group::settings::GroupSettings;
 use crate::coordinator::topic::{Maker, OffsetsTopic, TopicCreator};
 use crate::env::real;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::LeaderEpoch;
 use crate::wire::metadata::{PartitionRecord, Record, TopicRecord};
-use crate::wire::records::Batches;
+use crate::wire::records::{BatchBuilder, Batches, EndTransactionMarker};
 
 /// Partitions as lists of batches. `committed` is how many batches, over all partitions, are.
 struct Memory {
@@ -253,6 +254,43 @@ async fn a_commit_that_takes_too_long_is_answered_as_failed_and_counts_when_it_c
     while fetch(&groups).await != Ok(Some(5)) {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn offsets_of_a_transaction_count_from_its_commit_and_unless_written_over() {
+    let log = Memory::new();
+    let record = |topic, offset| {
+        let value = OffsetCommitValue { offset, ..OffsetCommitValue::default() };
+        GroupRecord::offset("g", topic, 0, Some(value))
+    };
+    let put = |builder: BatchBuilder, records: &[GroupRecord]| {
+        let mut builder = builder;
+        for (key, value) in records.iter().filter_map(GroupRecord::encode) {
+            builder.push(0, Some(&key), value.as_deref());
+        }
+        log.batches.lock().entry(0).or_default().push(builder.build());
+    };
+    let transaction = |id| BatchBuilder::new().producer(id, 0, 0).transactional();
+    let end = |id, committed| {
+        let marker = EndTransactionMarker { committed, coordinator_epoch: 0 };
+        let batch = BatchBuilder::end_transaction(id, 0, marker, 0);
+        log.batches.lock().entry(0).or_default().push(batch);
+    };
+    put(transaction(7), &[record("committed", 1), record("over", 1)]);
+    put(transaction(8), &[record("aborted", 2)]);
+    put(BatchBuilder::new(), &[record("over", 9)]);
+    put(BatchBuilder::new(), &[GroupRecord::Other(3)]);
+    end(7, true);
+    end(8, false);
+    put(transaction(9), &[record("open", 3)]);
+    let groups = start(&log);
+    lead(&groups, 1).await;
+    let group =
+        OffsetFetchRequestGroup::default().with_group_id(GroupId("g".into())).with_topics(None);
+    let call = Call::OffsetFetch { group, require_stable: false };
+    let answer = answer_in_kind!(groups.call("g", call).await.await, OffsetFetch);
+    let found = answer.topics.iter().map(|it| (&**it.name, it.partitions[0].committed_offset));
+    assert_eq!(found.collect::<Vec<_>>(), [("committed", 1), ("over", 9)]);
 }
 
 #[tokio::test]
