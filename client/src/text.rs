@@ -1,5 +1,6 @@
 //! Kafka's printed forms: ids in URL-safe base64, and error codes in words.
 
+use kafka_protocol::messages::ApiKey;
 use uuid::Uuid;
 
 use crate::ErrorCode;
@@ -33,6 +34,11 @@ pub fn parse_id(text: &str) -> Option<Uuid> {
         bits = if at == 21 { bits << 2 | digit >> 4 } else { bits << 6 | digit };
     }
     Some(Uuid::from_u128(bits))
+}
+
+/// Kafka's name of an API by its key.
+pub fn api_name(key: i16) -> Option<String> {
+    ApiKey::try_from(key).ok().map(|key| format!("{key:?}").trim_end_matches("Key").to_owned())
 }
 
 /// A code in words, with what to do next where the code alone does not tell.

@@ -147,7 +147,9 @@ fn line_reader(options: &Options) -> Result<LineReader, Stop> {
     match options.value("line-reader")? {
         None | Some("org.apache.kafka.tools.LineMessageReader") => {}
         Some(other) => {
-            return Err(Stop::Failed(format!("{other}: only the default line reader is supported")));
+            return Err(Stop::Failed(format!(
+                "{other}: only the default line reader is supported"
+            )));
         }
     }
     let mut properties = file_and_properties(options, &["reader-config"])?;

@@ -7,6 +7,8 @@
 //! Where we differ, on purpose: errors come without a Java stack trace, `--bootstrap-server` may be
 //! left out where `OTTLA_BOOTSTRAP` names the cluster, topics are described in order of name.
 
+mod cluster;
+mod configs;
 mod connect;
 mod console_consumer;
 mod console_producer;
@@ -15,6 +17,7 @@ mod describe_groups;
 mod filter;
 mod formatter;
 mod line_reader;
+mod offsets;
 mod options;
 mod reset_offsets;
 mod time;
@@ -38,8 +41,17 @@ pub(crate) struct Tool {
     run: fn(Options) -> LocalBoxFuture<'static, Result<(), Stop>>,
 }
 
-const TOOLS: &[&Tool] =
-    &[&topics::TOOL, &console_producer::TOOL, &console_consumer::TOOL, &consumer_groups::TOOL];
+const TOOLS: &[&Tool] = &[
+    &topics::TOOL,
+    &console_producer::TOOL,
+    &console_consumer::TOOL,
+    &consumer_groups::TOOL,
+    &configs::TOOL,
+    &offsets::GET_OFFSETS,
+    &offsets::DELETE_RECORDS,
+    &cluster::API_VERSIONS,
+    &cluster::LOG_DIRS,
+];
 
 /// Why a tool ends early.
 #[derive(Debug)]
