@@ -33,7 +33,6 @@ async fn handle(
                 .with_name(name)
                 .with_error_code(refusal.code.code())
                 .with_error_message(Some(refusal.message.clone().into()))
-                .with_configs(None)
         };
         CreateTopicsResponse::default().with_topics(names.into_iter().map(failed).collect())
     }))

@@ -27,6 +27,17 @@ pub fn check(view: View<'_>, of: ResourceType, name: &str, value: &str) -> Resul
         .map_err(|message| Refusal::new(ErrorCode::InvalidConfig, message))
 }
 
+/// Refuses values that are legal each, but not together.
+pub fn check_together(view: View<'_>, of: ResourceType, config: &Config) -> Result<(), Refusal> {
+    match of {
+        ResourceType::Topic => view
+            .rules
+            .check_together(config)
+            .map_err(|message| Refusal::new(ErrorCode::InvalidConfig, message)),
+        _ => Ok(()),
+    }
+}
+
 pub fn incremental(
     view: View<'_>,
     request: &IncrementalAlterConfigsRequest,
@@ -125,6 +136,7 @@ fn alter<'a>(
     let current = view.image.config(of, resource);
     let mut records = Vec::new();
     let mut changed = Vec::new();
+    let mut after = current.clone();
     for (name, op, value) in ops {
         if changed.contains(&name) {
             return Err(invalid(format!("Error due to duplicate config keys: {name}")));
@@ -134,6 +146,10 @@ fn alter<'a>(
         if let Some(new) = &new {
             check(view, of, name, new)?;
         }
+        match &new {
+            Some(value) => after.insert(name.to_owned(), value.clone()),
+            None => after.remove(name),
+        };
         if new.as_ref() != current.get(name) {
             records.push(
                 ConfigRecord {
@@ -146,6 +162,7 @@ fn alter<'a>(
             );
         }
     }
+    check_together(view, of, &after)?;
     Ok(records)
 }
 

@@ -2,7 +2,7 @@
 
 use super::decision::{ConfigRules, EffectiveConfig};
 use super::image::{Config, ResourceType};
-use crate::config::definition::{self, Kind, Update};
+use crate::config::definition::{self, Kind, Support, Update};
 use crate::config::{Layers, Settings, topic};
 
 /// Rules by the definitions, and the settings of this node.
@@ -12,17 +12,13 @@ impl ConfigRules for SettingsRules {
     fn check(&self, of: ResourceType, name: &str, value: &str) -> Result<(), String> {
         match of {
             ResourceType::Topic => topic::validate(name, value).map_err(|refusal| refusal.message),
-            ResourceType::Broker => {
-                let definition = definition::broker()
-                    .get(name)
-                    .ok_or_else(|| format!("Unknown broker config name: {name}"))?;
-                if definition.update == Update::ReadOnly {
-                    return Err(format!("Cannot update these configs dynamically: Set({name})"));
-                }
-                definition.check(value).map_err(|refused| refused.to_string())
-            }
+            ResourceType::Broker => check_broker(name, value),
             other => Err(format!("{other:?} has no configuration here")),
         }
+    }
+
+    fn check_together(&self, overrides: &Config) -> Result<(), String> {
+        topic::validate_all(overrides).map_err(|refusal| refusal.message)
     }
 
     fn is_list(&self, of: ResourceType, name: &str) -> bool {
@@ -61,5 +57,49 @@ impl ConfigRules for SettingsRules {
 
     fn default_replication_factor(&self) -> i16 {
         self.0.default_replication_factor
+    }
+}
+
+/// A broker's setting takes effect while it runs only if it is what topics fall back to; others are
+/// refused rather than stored for nothing.
+fn check_broker(name: &str, value: &str) -> Result<(), String> {
+    let definition = definition::broker()
+        .get(name)
+        .ok_or_else(|| format!("Unknown broker config name: {name}"))?;
+    if definition.update == Update::ReadOnly {
+        return Err(format!("Cannot update these configs dynamically: Set({name})"));
+    }
+    let falls_back = |topic: &definition::Definition| topic.synonyms.contains(&name);
+    let effective = match definition.support {
+        Support::Used => definition::topic().values().any(falls_back),
+        Support::NoEffect => true,
+        Support::NotYet | Support::Refused => false,
+    };
+    if !effective {
+        return Err(format!(
+            "{name} cannot be changed while brokers run yet: set it in their server.properties"
+        ));
+    }
+    definition.check(value).map_err(|refused| refused.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dynamic_broker_setting_is_accepted_only_if_it_takes_effect() {
+        for (name, value, accepted) in [
+            ("log.retention.ms", "1000", true),
+            ("log.retention.ms", "soon", false),
+            ("unclean.leader.election.enable", "true", true),
+            ("num.io.threads", "4", true),
+            ("max.connections", "5", false),
+            ("sasl.enabled.mechanisms", "PLAIN", false),
+            ("node.id", "5", false),
+            ("no.such.setting", "5", false),
+        ] {
+            assert_eq!(check_broker(name, value).is_ok(), accepted, "{name}={value}");
+        }
     }
 }

@@ -93,8 +93,7 @@ pub fn create(
             Err(refusal) => CreatableTopicResult::default()
                 .with_name(topic.name.clone())
                 .with_error_code(refusal.code.code())
-                .with_error_message(Some(StrBytes::from_string(refusal.message)))
-                .with_configs(None),
+                .with_error_message(Some(StrBytes::from_string(refusal.message))),
         });
     }
     if request.validate_only {
@@ -210,6 +209,7 @@ fn new_config(view: View<'_>, topic: &CreatableTopic) -> Result<Config, Refusal>
         configs::check(view, ResourceType::Topic, &entry.name, value)?;
         config.insert(entry.name.to_string(), value.to_string());
     }
+    configs::check_together(view, ResourceType::Topic, &config)?;
     Ok(config)
 }
 
