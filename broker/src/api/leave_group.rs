@@ -44,3 +44,23 @@ fn in_version(version: i16, mut answer: LeaveGroupResponse) -> LeaveGroupRespons
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::messages::leave_group_response::MemberResponse;
+    use kafka_protocol::protocol::Encodable;
+
+    use super::*;
+
+    #[test]
+    fn the_error_of_the_one_member_is_that_of_the_answer_before_version_3() {
+        for version in 0..=5 {
+            let member = MemberResponse::default().with_member_id("m".into()).with_error_code(25);
+            let answer = LeaveGroupResponse::default().with_members(vec![member]);
+            let answer = in_version(version, answer);
+            assert_eq!(answer.error_code, if version < 3 { 25 } else { 0 });
+            answer.encode(&mut BytesMut::new(), version).unwrap();
+        }
+    }
+}

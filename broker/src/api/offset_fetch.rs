@@ -102,3 +102,32 @@ fn refuse_each(asked: &OffsetFetchRequestGroup, code: i16) -> Vec<OffsetFetchRes
     });
     topics.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::messages::offset_fetch_response::{
+        OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
+    };
+    use kafka_protocol::messages::{GroupId, TopicName};
+    use kafka_protocol::protocol::Encodable;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_fits_into_every_version() {
+        let asked = || OffsetFetchRequestGroup::default().with_group_id(GroupId("g".into()));
+        let found = OffsetFetchResponsePartitions::default().with_committed_leader_epoch(3);
+        let topic = OffsetFetchResponseTopics::default()
+            .with_name(TopicName("t".into()))
+            .with_partitions(vec![found]);
+        let good = OffsetFetchResponseGroup::default().with_topics(vec![topic]);
+        let bad = OffsetFetchResponseGroup::default().with_error_code(14);
+        for version in 1..=9 {
+            for answer in [good.clone(), bad.clone()] {
+                let response = in_version(version, vec![(asked(), answer)]);
+                response.encode(&mut BytesMut::new(), version).unwrap();
+            }
+        }
+    }
+}

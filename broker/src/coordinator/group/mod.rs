@@ -13,6 +13,8 @@ mod properties;
 pub mod records;
 pub mod settings;
 pub mod shard;
+#[cfg(test)]
+mod versions;
 
 /// Which partition of `__consumer_offsets` keeps a group: Java's hash of the name, because every
 /// broker and tool must find the same one.

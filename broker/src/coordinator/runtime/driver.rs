@@ -380,7 +380,10 @@ impl Driver {
         if active.epoch != epoch {
             return;
         }
-        match result {
+        // Too few in-sync replicas by now; but those that are in sync have it.
+        let lacks_replicas =
+            |refusal: &Refusal| refusal.code == ErrorCode::NotEnoughReplicasAfterAppend;
+        match result.or_else(|it| if lacks_replicas(&it) { Ok(()) } else { Err(it) }) {
             Ok(()) => {
                 active.shard.commit_up_to(write);
                 self.overdue.retain(|(_, at, of, up_to)| {

@@ -8,7 +8,8 @@ use crate::error::Refusal;
 use crate::types::LeaderEpoch;
 
 /// Resolves when the batch is committed: on all in-sync replicas, and durable as the topic asks.
-/// An error means that this broker no longer leads the partition, or cannot know.
+/// NOT_ENOUGH_REPLICAS_AFTER_APPEND counts as committed, too. Any other error means that this
+/// broker no longer leads the partition, or cannot know.
 pub type Committed = BoxFuture<'static, Result<(), Refusal>>;
 
 /// Takes batches as they lie in the log, one or several at a time, in order.
