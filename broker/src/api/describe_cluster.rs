@@ -29,10 +29,8 @@ async fn handle(
     let kind = if client.version >= 1 { request.endpoint_type } else { BROKERS };
     let scope = client.connection.scope;
     let image = broker.image.load_full();
-    let operations = match request.include_cluster_authorized_operations {
-        true => CLUSTER_OPERATIONS,
-        false => i32::MIN,
-    };
+    let told = request.include_cluster_authorized_operations;
+    let operations = if told { CLUSTER_OPERATIONS } else { i32::MIN };
     let response = DescribeClusterResponse::default()
         .with_endpoint_type(kind)
         .with_cluster_authorized_operations(operations);

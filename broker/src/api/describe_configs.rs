@@ -154,10 +154,8 @@ impl Describer<'_> {
                 .with_value((!definition.sensitive()).then(|| text(value.value)))
                 .with_source(source_code(value.source))
         };
-        let synonyms = match self.synonyms {
-            true => values.iter().map(synonym).collect(),
-            false => Vec::new(),
-        };
+        let told = if self.synonyms { values } else { &[] };
+        let synonyms = told.iter().map(synonym).collect();
         entry
             .with_config_source(source_code(source))
             .with_synonyms(synonyms)

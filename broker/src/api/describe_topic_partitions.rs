@@ -46,9 +46,10 @@ fn page(
         Some(cursor) => (cursor.topic_name.to_string(), cursor.partition_index),
         None => (String::new(), 0),
     };
-    let asked: BTreeSet<String> = match all {
-        true => view.image.topics().map(|topic| topic.name.to_string()).collect(),
-        false => request.topics.iter().map(|topic| topic.name.to_string()).collect(),
+    let asked: BTreeSet<String> = if all {
+        view.image.topics().map(|topic| topic.name.to_string()).collect()
+    } else {
+        request.topics.iter().map(|topic| topic.name.to_string()).collect()
     };
     let misplaced = !all && request.cursor.is_some() && !asked.contains(&from);
     if misplaced || first < 0 {

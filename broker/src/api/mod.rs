@@ -98,21 +98,25 @@ impl Api {
         Self { key, min, max, advertised_min: min, broker: true, controller: false, handler }
     }
 
+    #[must_use]
     pub const fn handled_by(self, handler: Handler) -> Self {
         Self { handler, ..self }
     }
 
     /// Served on the controller's listeners only.
+    #[must_use]
     pub const fn on_controller(self) -> Self {
         Self { broker: false, controller: true, ..self }
     }
 
     /// Served on all listeners.
+    #[must_use]
     pub const fn on_all(self) -> Self {
         Self { broker: true, controller: true, ..self }
     }
 
     /// ApiVersions lists the API from `min` on, although lower versions are refused.
+    #[must_use]
     pub const fn advertised_from(self, min: i16) -> Self {
         Self { advertised_min: min, ..self }
     }

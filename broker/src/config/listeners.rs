@@ -217,7 +217,7 @@ fn endpoints(setting: &str, text: &str, protocols: &Protocols) -> Result<Vec<End
             let (listener, host, port) = endpoint(item)
                 .ok_or_else(|| wrong(format!("{setting}: {item:?} is not NAME://HOST:PORT")))?;
             let protocol = protocols.of(&listener)?;
-            Ok(Endpoint { protocol, listener, host, port })
+            Ok(Endpoint { listener, protocol, host, port })
         })
         .collect()
 }

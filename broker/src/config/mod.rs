@@ -6,6 +6,7 @@
 //! `broker.table` and `topic.table`; refusals of values carry Kafka's wording.
 
 pub mod definition;
+mod derive;
 mod environment;
 mod listeners;
 pub mod properties;

@@ -121,8 +121,8 @@ impl<'a> Layers<'a> {
 /// Kafka's older broker settings count in hours and minutes.
 fn in_milliseconds(value: &Sourced<'_>) -> Option<String> {
     let unit = match value.name {
-        name if name.ends_with(".hours") => 3_600_000,
-        name if name.ends_with(".minutes") => 60_000,
+        name if name.contains(".hours") => 3_600_000,
+        name if name.contains(".minutes") => 60_000,
         _ => return Some(value.value.trim().to_owned()),
     };
     let number: i64 = value.value.trim().parse().ok()?;

@@ -302,7 +302,7 @@ mod tests {
             }
         }
 
-        async fn is_closed(mut self) {
+        async fn ends(mut self) {
             assert_eq!(self.client.read(&mut [0]).await.unwrap(), 0);
             self.serving.await.unwrap();
         }
@@ -354,14 +354,14 @@ mod tests {
         talk.send(&["na", "nb", "x", "nc"]).await;
         assert_eq!(talk.answer().await, "a");
         assert_eq!(talk.answer().await, "b");
-        talk.is_closed().await;
+        talk.ends().await;
     }
 
     #[tokio::test]
     async fn a_frame_beyond_the_bound_ends_the_connection() {
         let mut talk = Talk::new(None);
         talk.client.write_i32(1001).await.unwrap();
-        talk.is_closed().await;
+        talk.ends().await;
     }
 
     #[tokio::test]
@@ -369,7 +369,7 @@ mod tests {
         let mut talk = Talk::new(None);
         talk.send(&["na", "c", "nb"]).await;
         assert_eq!(talk.answer().await, "a");
-        talk.is_closed().await;
+        talk.ends().await;
     }
 
     #[tokio::test]
@@ -381,7 +381,7 @@ mod tests {
         let tell = talk.fake.waiting.lock().remove(0);
         tell.send(()).unwrap();
         assert_eq!(talk.answer().await, "last");
-        talk.is_closed().await;
+        talk.ends().await;
     }
 
     #[tokio::test]
@@ -392,7 +392,7 @@ mod tests {
         talk.started(1).await;
         // Each of these is idle for as long, one after the other.
         for _ in 0..3 {
-            Talk::new(Some(idle)).is_closed().await;
+            Talk::new(Some(idle)).ends().await;
         }
         let tell = talk.fake.waiting.lock().remove(0);
         tell.send(()).unwrap();

@@ -87,10 +87,8 @@ impl Server {
     pub fn serve(&self, bound: Bound) {
         let settings = &self.shared.service.settings;
         let name = bound.endpoint.listener.clone();
-        let scope = match settings.listeners.is_controller(&name) {
-            true => Scope::Controller,
-            false => Scope::Broker,
-        };
+        let of_controller = settings.listeners.is_controller(&name);
+        let scope = if of_controller { Scope::Controller } else { Scope::Broker };
         let between_nodes = scope == Scope::Controller || name == settings.listeners.inter_broker;
         let limited =
             settings.listeners.of_broker().count() == 1 && scope == Scope::Broker || !between_nodes;
