@@ -1,3 +1,26 @@
-//! Partitions as leader and follower, fetchers, parked requests.
+//! Partitions: leaders and followers, replication between brokers, and requests that wait.
+//!
+//! [`leader`] and [`follower`] are pure roles; [`partition`] drives them over a log; [`partitions`]
+//! holds all of this broker and follows the image; [`fetcher`] copies from leaders; [`isr`] asks
+//! the controller; [`tasks`] does what is due now and then.
 
+pub mod context;
+pub mod fetcher;
+pub mod follower;
+pub mod isr;
+pub mod leader;
+pub mod log_config;
+pub mod partition;
+pub mod partitions;
+pub mod producer_ids;
+pub mod read;
+pub mod remote;
 pub mod sessions;
+pub mod state_log;
+pub mod tasks;
+pub mod ticket;
+pub mod watchers;
+
+pub use partition::Partition;
+pub use partitions::{LeadershipListener, OnImage, Partitions};
+pub use remote::{Leaders, RemoteLeader, ToController};

@@ -1,0 +1,341 @@
+//! All partitions on this broker, and how a new image changes them.
+//!
+//! Invariants: a partition exists here from the image that names this broker among its replicas
+//! until the one that no longer does; what lies on the disk without being in the image is kept
+//! until an image has told (a broker that starts late must not lose data), then deleted as stray.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::leader::Rules;
+use super::log_config;
+use super::partition::Partition;
+use super::read::Named;
+use super::sessions::Sessions;
+use crate::config::Settings;
+use crate::controller::image::{Image, PartitionImage, ResourceType, TopicImage};
+use crate::controller::metadata::Listener;
+use crate::controller::replay::Delta;
+use crate::env::Env;
+use crate::error::{ErrorCode, Fault};
+use crate::log::{LogDir, Offsets};
+use crate::types::{LeaderEpoch, Millis, NodeId, TopicPartition};
+
+/// Hears which partitions this broker leads.
+pub trait LeadershipListener: Send + Sync {
+    fn on_leadership(&self, gained: &[(TopicPartition, LeaderEpoch)], lost: &[TopicPartition]);
+}
+
+type Topics = BTreeMap<Arc<str>, BTreeMap<i32, Arc<Partition>>>;
+
+/// The partitions of this broker. Shared by all connections.
+pub struct Partitions {
+    pub context: Arc<Context>,
+    pub dir: Arc<LogDir>,
+    pub sessions: Mutex<Sessions<Named>>,
+    all: RwLock<Topics>,
+    listeners: Mutex<Vec<Arc<dyn LeadershipListener>>>,
+    /// What was found on the disk and no image has named yet.
+    unclaimed: Mutex<BTreeSet<TopicPartition>>,
+    /// Told when there is other or more to fetch.
+    pub refetch: tokio::sync::Notify,
+}
+
+impl Partitions {
+    /// Over a directory whose logs are loaded.
+    pub fn new(
+        env: Env,
+        settings: Settings,
+        image: Arc<ArcSwap<Image>>,
+        dir: Arc<LogDir>,
+    ) -> Arc<Self> {
+        let found = dir.logs().iter().map(|log| log.partition().clone()).collect();
+        let slots = settings.max_incremental_fetch_session_cache_slots;
+        let sessions = Sessions::new(usize::try_from(slots).unwrap_or(0), env.random.clone());
+        Arc::new(Self {
+            context: Context::new(env, settings, image),
+            dir,
+            sessions: Mutex::new(sessions),
+            all: RwLock::default(),
+            listeners: Mutex::default(),
+            unclaimed: Mutex::new(found),
+            refetch: tokio::sync::Notify::new(),
+        })
+    }
+
+    pub fn listen(&self, listener: Arc<dyn LeadershipListener>) {
+        self.listeners.lock().push(listener);
+    }
+
+    pub fn image(&self) -> Arc<Image> {
+        self.context.image.load_full()
+    }
+
+    /// By name; in order.
+    pub fn all(&self) -> Vec<Arc<Partition>> {
+        self.all.read().values().flat_map(|topic| topic.values().cloned()).collect()
+    }
+
+    pub fn get(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+        self.all.read().get(topic)?.get(&partition).cloned()
+    }
+
+    /// The partition, if it is here; else what a client is told.
+    pub fn find(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
+        if let Some(found) = self.get(topic, partition) {
+            return Ok(found);
+        }
+        match self.context.image.load().partition(topic, partition) {
+            Some(_) => Err(ErrorCode::NotLeaderOrFollower),
+            None => Err(ErrorCode::UnknownTopicOrPartition),
+        }
+    }
+
+    /// The partition, if this broker leads it in the epoch that the client knows (-1: any).
+    pub fn as_leader(
+        &self,
+        topic: &str,
+        partition: i32,
+        known: LeaderEpoch,
+    ) -> Result<Arc<Partition>, ErrorCode> {
+        let found = self.find(topic, partition)?;
+        found.check_leader(known)?;
+        Ok(found)
+    }
+
+    /// Does what a new image asks for. Blocking: creates, deletes and truncates.
+    pub fn apply(&self, new: &Image, delta: &Delta) {
+        let (mut gained, mut lost) = (Vec::new(), Vec::new());
+        for (name, id) in &delta.deleted {
+            self.drop_topic(name, *id, &mut lost);
+        }
+        for changed in &delta.partitions {
+            let Some(topic) = new.topic(&changed.topic) else { continue };
+            let Some(image) = topic.partitions.get(&changed.partition) else { continue };
+            self.apply_partition(new, topic, changed, image, &mut gained, &mut lost);
+        }
+        self.apply_configs(new, delta);
+        if new.offset >= 0 {
+            self.claim(new);
+        }
+        for listener in self.listeners.lock().iter() {
+            listener.on_leadership(&gained, &lost);
+        }
+        self.refetch.notify_one();
+    }
+
+    fn apply_partition(
+        &self,
+        new: &Image,
+        topic: &TopicImage,
+        id: &TopicPartition,
+        image: &PartitionImage,
+        gained: &mut Vec<(TopicPartition, LeaderEpoch)>,
+        lost: &mut Vec<TopicPartition>,
+    ) {
+        let me = self.context.me;
+        let here = self.get(&id.topic, id.partition);
+        if !image.replicas.contains(&me) {
+            if let Some(here) = here {
+                lost.push(id.clone());
+                self.remove(&here);
+            }
+            return;
+        }
+        let was_leader = here.as_ref().is_some_and(|here| here.is_leader());
+        let partition = match here {
+            Some(here) if here.topic_id == topic.id => here,
+            Some(other) => {
+                self.remove(&other);
+                match self.open(new, topic.id, id) {
+                    Ok(opened) => opened,
+                    Err(fault) => return report(id, &fault),
+                }
+            }
+            None => match self.open(new, topic.id, id) {
+                Ok(opened) => opened,
+                Err(fault) => return report(id, &fault),
+            },
+        };
+        let rules = self.rules(new, &id.topic);
+        if partition.apply(image, new, rules) {
+            tracing::info!(partition = %id, epoch = image.leader_epoch, "leads");
+            gained.push((id.clone(), image.leader_epoch));
+        } else if was_leader && image.leader != me {
+            tracing::info!(partition = %id, leader = image.leader, "no longer leads");
+            lost.push(id.clone());
+        }
+    }
+
+    fn rules(&self, image: &Image, topic: &str) -> Rules {
+        let settings = log_config::resolve(image, &self.context.settings, topic);
+        Rules {
+            min_insync_replicas: usize::try_from(settings.min_insync_replicas).unwrap_or(1),
+            lag_time_max: self.context.lag_time_max(),
+        }
+    }
+
+    /// Opens or creates the log. One that belongs to an earlier topic of that name is deleted.
+    fn open(
+        &self,
+        image: &Image,
+        topic_id: Uuid,
+        id: &TopicPartition,
+    ) -> Result<Arc<Partition>, Fault> {
+        let config = log_config::of_topic(image, &self.context.settings, &id.topic);
+        let mut known = self.dir.high_watermarks().get(id).copied().unwrap_or(0);
+        let unclaimed = self.unclaimed.lock().remove(id);
+        if let Some(log) = self.dir.log(id)
+            && log.topic_id().is_some_and(|found| found != topic_id)
+        {
+            tracing::warn!(partition = %id, "a log of an earlier topic of that name is deleted");
+            self.dir.delete(id)?;
+            known = 0;
+        }
+        let log = match self.dir.log(id) {
+            Some(log) => {
+                log.set_config(config);
+                log.assign_topic_id(topic_id)?;
+                log
+            }
+            None => self.dir.create(id, Some(topic_id), config)?,
+        };
+        if !unclaimed {
+            // The checkpoint is of a log that is gone.
+            known = known.min(log.end_offset());
+        }
+        let partition = Partition::new(id.clone(), topic_id, log, known, self.context.clone());
+        let mut all = self.all.write();
+        all.entry(id.topic.clone()).or_default().insert(id.partition, partition.clone());
+        Ok(partition)
+    }
+
+    fn drop_topic(&self, name: &str, id: Uuid, lost: &mut Vec<TopicPartition>) {
+        let of_topic: Vec<_> = match self.all.read().get(name) {
+            Some(topic) => topic.values().filter(|it| it.topic_id == id).cloned().collect(),
+            None => return,
+        };
+        for partition in of_topic {
+            lost.push(partition.id.clone());
+            self.remove(&partition);
+        }
+    }
+
+    fn remove(&self, partition: &Partition) {
+        let id = &partition.id;
+        {
+            let mut all = self.all.write();
+            if let Some(topic) = all.get_mut(&id.topic) {
+                topic.remove(&id.partition);
+                if topic.is_empty() {
+                    all.remove(&id.topic);
+                }
+            }
+        }
+        partition.retire();
+        match self.dir.delete(id) {
+            Ok(_) => tracing::info!(partition = %id, "deleted"),
+            Err(fault) => report(id, &fault),
+        }
+    }
+
+    /// Deletes what an image that covers it does not name, or names for other brokers.
+    fn claim(&self, image: &Image) {
+        // Until this broker is in the image, its own partitions may not be, either.
+        if image.broker(self.context.me).is_none_or(|me| me.fenced) {
+            return;
+        }
+        let stray = std::mem::take(&mut *self.unclaimed.lock());
+        for id in stray {
+            if &*id.topic == crate::controller::topics::METADATA_TOPIC {
+                continue;
+            }
+            let ours = image
+                .partition(&id.topic, id.partition)
+                .is_some_and(|it| it.replicas.contains(&self.context.me));
+            if ours {
+                continue;
+            }
+            tracing::warn!(partition = %id, "stray: in no image for this broker; deleted");
+            if let Err(fault) = self.dir.delete(&id) {
+                report(&id, &fault);
+            }
+        }
+    }
+
+    /// Settings of topics, and of brokers that topics fall back to, hold at once.
+    fn apply_configs(&self, new: &Image, delta: &Delta) {
+        let everywhere = delta.configs.iter().any(|(of, _)| *of == ResourceType::Broker);
+        let topics: BTreeSet<Arc<str>> = if everywhere {
+            self.all.read().keys().cloned().collect()
+        } else {
+            let of_topics = delta.configs.iter().filter(|(of, _)| *of == ResourceType::Topic);
+            of_topics.map(|(_, name)| name.clone()).collect()
+        };
+        for name in topics {
+            let partitions: Vec<_> = match self.all.read().get(&name) {
+                Some(topic) => topic.values().cloned().collect(),
+                None => continue,
+            };
+            let config = log_config::of_topic(new, &self.context.settings, &name);
+            let rules = self.rules(new, &name);
+            for partition in partitions {
+                partition.log.set_config(config.clone());
+                if let Some(image) = new.partition(&name, partition.id.partition) {
+                    partition.apply(image, new, rules);
+                }
+            }
+        }
+    }
+
+    /// By leader: what is to be fetched from it.
+    pub fn followed(&self) -> BTreeMap<NodeId, Vec<(Arc<Partition>, LeaderEpoch)>> {
+        let mut followed = BTreeMap::<_, Vec<_>>::new();
+        for partition in self.all() {
+            if let Some((leader, epoch)) = partition.follows() {
+                followed.entry(leader).or_default().push((partition, epoch));
+            }
+        }
+        followed
+    }
+
+    /// Blocking.
+    pub fn checkpoint_high_watermarks(&self) -> Result<(), Fault> {
+        let all = self.all();
+        let offsets: Offsets = all.iter().map(|it| (it.id.clone(), it.high_watermark())).collect();
+        self.dir.write_high_watermarks(&offsets)
+    }
+
+    /// Blocking. Deletes what retention allows.
+    pub fn retain(&self, now: Millis) {
+        for partition in self.all() {
+            match partition.log.retain(now, partition.high_watermark()) {
+                Ok(0) => {}
+                Ok(bytes) => tracing::info!(partition = %partition.id, bytes, "retention"),
+                Err(fault) => report(&partition.id, &fault),
+            }
+        }
+    }
+}
+
+fn report(id: &TopicPartition, fault: &Fault) {
+    tracing::error!(partition = %id, %fault, "partition failed");
+}
+
+/// The image's listener: replicas follow it.
+pub struct OnImage(pub Arc<Partitions>);
+
+#[async_trait]
+impl Listener for OnImage {
+    async fn on_image(&self, _: &Arc<Image>, new: &Arc<Image>, delta: &Delta) {
+        let (partitions, new, delta) = (self.0.clone(), new.clone(), delta.clone());
+        let env = self.0.context.env.clone();
+        env.blocking(move || partitions.apply(&new, &delta)).await;
+    }
+}

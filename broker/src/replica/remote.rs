@@ -1,0 +1,121 @@
+//! The two kinds of nodes that replication talks to: leaders, and the controller.
+//!
+//! Traits, so that tests put two brokers' partitions together without a network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kafka_protocol::messages::{
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
+    AlterPartitionResponse, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+};
+
+use super::context::Context;
+use crate::controller::ControllerLink;
+use crate::net::peer::Peer;
+use crate::types::NodeId;
+
+/// Why a call failed; for the log.
+pub type Failure = String;
+
+/// A connection to a broker that leads partitions.
+#[async_trait]
+pub trait RemoteLeader: Send + Sync {
+    async fn fetch(&self, request: FetchRequest) -> Result<FetchResponse, Failure>;
+    async fn list_offsets(
+        &self,
+        request: ListOffsetsRequest,
+    ) -> Result<ListOffsetsResponse, Failure>;
+}
+
+/// Makes connections to leaders.
+#[async_trait]
+pub trait Leaders: Send + Sync {
+    async fn connect(&self, leader: NodeId) -> Result<Arc<dyn RemoteLeader>, Failure>;
+}
+
+/// Calls to the active controller.
+#[async_trait]
+pub trait ToController: Send + Sync {
+    async fn alter_partition(
+        &self,
+        request: AlterPartitionRequest,
+    ) -> Result<AlterPartitionResponse, Failure>;
+    async fn allocate_producer_ids(
+        &self,
+        request: AllocateProducerIdsRequest,
+    ) -> Result<AllocateProducerIdsResponse, Failure>;
+}
+
+#[async_trait]
+impl ToController for ControllerLink {
+    async fn alter_partition(
+        &self,
+        request: AlterPartitionRequest,
+    ) -> Result<AlterPartitionResponse, Failure> {
+        self.send(request).await.map_err(|error| error.to_string())
+    }
+
+    async fn allocate_producer_ids(
+        &self,
+        request: AllocateProducerIdsRequest,
+    ) -> Result<AllocateProducerIdsResponse, Failure> {
+        self.send(request).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Leaders over the network, on the listener between brokers, where the image says they are.
+pub struct OverNetwork {
+    context: Arc<Context>,
+    listener: String,
+}
+
+impl OverNetwork {
+    pub fn new(context: Arc<Context>, listener: String) -> Self {
+        Self { context, listener }
+    }
+}
+
+#[async_trait]
+impl Leaders for OverNetwork {
+    async fn connect(&self, leader: NodeId) -> Result<Arc<dyn RemoteLeader>, Failure> {
+        let image = self.context.image.load_full();
+        let endpoint = image
+            .broker(leader)
+            .and_then(|broker| broker.endpoint(&self.listener))
+            .ok_or_else(|| format!("broker {leader} has no listener {}", self.listener))?;
+        let client_id = format!("broker-{}-fetcher", self.context.me);
+        let timeout = self.context.settings.socket_connection_setup_timeout;
+        let env = &self.context.env;
+        let peer = Peer::connect(env, &endpoint.host, endpoint.port, &client_id, timeout).await;
+        let peer = peer.map_err(|error| error.to_string())?;
+        let timeout = self.context.settings.replica_socket_timeout;
+        Ok(Arc::new(Connected { peer, timeout }))
+    }
+}
+
+struct Connected {
+    peer: Peer,
+    timeout: Duration,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.peer.close();
+    }
+}
+
+#[async_trait]
+impl RemoteLeader for Connected {
+    async fn fetch(&self, request: FetchRequest) -> Result<FetchResponse, Failure> {
+        self.peer.call(request, self.timeout).await.map_err(|error| error.to_string())
+    }
+
+    async fn list_offsets(
+        &self,
+        request: ListOffsetsRequest,
+    ) -> Result<ListOffsetsResponse, Failure> {
+        self.peer.call(request, self.timeout).await.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,91 @@
+//! `__consumer_offsets` as the group coordinator sees it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::partition::Partition;
+use super::partitions::{LeadershipListener, Partitions};
+use crate::coordinator::runtime::{Committed, GROUP_METADATA_TOPIC, Groups, Sink, StateLog};
+use crate::error::{ErrorCode, Refusal};
+use crate::log::Origin;
+use crate::types::{LeaderEpoch, TopicPartition};
+
+/// What is read at once while a partition is loaded: offsets.load.buffer.size has this order.
+const LOAD_BYTES: usize = 5 << 20;
+
+pub struct OffsetsLog(pub Arc<Partitions>);
+
+impl OffsetsLog {
+    fn partition(&self, partition: i32, epoch: LeaderEpoch) -> Result<Arc<Partition>, Refusal> {
+        let found = self.0.as_leader(GROUP_METADATA_TOPIC, partition, epoch);
+        // To the coordinator another epoch means that another leads, or will.
+        found.map_err(|_| ErrorCode::NotLeaderOrFollower.into())
+    }
+}
+
+#[async_trait]
+impl StateLog for OffsetsLog {
+    async fn load(
+        &self,
+        partition: i32,
+        epoch: LeaderEpoch,
+        sink: Sink<'_>,
+    ) -> Result<(), Refusal> {
+        let partition = self.partition(partition, epoch)?;
+        let end = partition.log.end_offset();
+        let mut from = partition.log.start_offset();
+        while from < end {
+            let log = partition.log.clone();
+            let read = move || log.read_cold(from, LOAD_BYTES, end, true);
+            let bytes = self.0.context.env.blocking(read).await?;
+            let last = crate::wire::records::Batches::new(&bytes).map_while(Result::ok).last();
+            let Some(next) = last.map(|batch| batch.next_offset()) else { break };
+            from = next;
+            sink(bytes);
+        }
+        wait_for(&partition, end, epoch).await.map_err(Refusal::from)
+    }
+
+    fn append(
+        &self,
+        partition: i32,
+        epoch: LeaderEpoch,
+        batch: Bytes,
+    ) -> Result<Committed, Refusal> {
+        let partition = self.partition(partition, epoch)?;
+        let ticket = partition.append(batch, true, epoch, Origin::Coordinator)?;
+        Ok(Box::pin(async move { ticket.committed().await.map_err(Refusal::from) }))
+    }
+}
+
+/// Until all below `end` is committed.
+async fn wait_for(partition: &Partition, end: i64, epoch: LeaderEpoch) -> Result<(), ErrorCode> {
+    let waiter = Arc::new(Notify::new());
+    loop {
+        partition.on_commit.add(&waiter);
+        match partition.committed(end, epoch) {
+            // It is committed; too few replicas now does not make it less so.
+            Some(Err(ErrorCode::NotEnoughReplicasAfterAppend)) => return Ok(()),
+            Some(outcome) => return outcome,
+            None => waiter.notified().await,
+        }
+    }
+}
+
+impl LeadershipListener for Groups {
+    fn on_leadership(&self, gained: &[(TopicPartition, LeaderEpoch)], lost: &[TopicPartition]) {
+        let ours = |id: &&TopicPartition| &*id.topic == GROUP_METADATA_TOPIC;
+        let gained: Vec<_> = gained
+            .iter()
+            .filter(|(id, _)| ours(&id))
+            .map(|(id, epoch)| (id.partition, *epoch))
+            .collect();
+        let lost: Vec<_> = lost.iter().filter(ours).map(|id| id.partition).collect();
+        if !gained.is_empty() || !lost.is_empty() {
+            Groups::on_leadership(self, gained, lost);
+        }
+    }
+}
