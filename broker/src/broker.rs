@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::controller::{Controller, ControllerLink, Image};
 use crate::coordinator::runtime::Groups;
 use crate::env::Env;
+use crate::replica::Partitions;
 
 /// All parts of a running node.
 pub struct Broker {
@@ -16,6 +17,7 @@ pub struct Broker {
     pub settings: Settings,
     /// The cluster as this node knows it.
     pub image: Arc<ArcSwap<Image>>,
+    pub partitions: Arc<Partitions>,
     pub groups: Arc<Groups>,
     /// On a node with the controller role.
     pub controller: Option<Arc<Controller>>,

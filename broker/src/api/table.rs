@@ -5,11 +5,12 @@ use std::sync::LazyLock;
 use super::{
     Api, Scope, allocate_producer_ids, alter_configs, alter_partition, api_versions,
     broker_heartbeat, broker_registration, create_partitions, create_topics, delete_groups,
-    delete_topics, describe_cluster, describe_configs, describe_groups, describe_quorum,
-    describe_topic_partitions, elect_leaders, envelope, fetch_metadata, find_coordinator,
-    forwarded, heartbeat, incremental_alter_configs, join_group, leave_group,
-    list_config_resources, list_groups, metadata, offset_commit, offset_delete, offset_fetch,
-    sync_group,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
+    describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
+    elect_leaders, envelope, fetch, fetch_metadata, find_coordinator, forwarded, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
+    list_groups, list_offsets, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, sync_group,
 };
 
 /// One line for each API.
@@ -51,6 +52,14 @@ const ALL: &[Api] = &[
     offset_delete::API,
     offset_fetch::API,
     sync_group::API,
+    produce::API,
+    fetch::API,
+    list_offsets::API,
+    init_producer_id::API,
+    offset_for_leader_epoch::API,
+    delete_records::API,
+    describe_log_dirs::API,
+    describe_producers::API,
 ];
 
 /// All APIs of a kind of listener, in order of their keys.

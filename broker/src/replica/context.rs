@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ pub struct Context {
     pub env: Env,
     pub settings: Settings,
     pub image: Arc<ArcSwap<Image>>,
+    /// The epoch of this broker's registration.
+    pub broker_epoch: watch::Receiver<BrokerEpoch>,
     started: Instant,
     proposals: Mutex<Proposals>,
     /// Told when there is something to propose.
@@ -30,13 +32,19 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(env: Env, settings: Settings, image: Arc<ArcSwap<Image>>) -> Arc<Self> {
+    pub fn new(
+        env: Env,
+        settings: Settings,
+        image: Arc<ArcSwap<Image>>,
+        broker_epoch: watch::Receiver<BrokerEpoch>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             me: settings.node_id,
             started: env.clock.now(),
             env,
             settings,
             image,
+            broker_epoch,
             proposals: Mutex::default(),
             proposed: Notify::new(),
         })
@@ -45,6 +53,10 @@ impl Context {
     /// Milliseconds since the start: the time of the pure roles.
     pub fn now(&self) -> Millis {
         self.env.clock.now().saturating_duration_since(self.started).as_millis() as Millis
+    }
+
+    pub fn broker_epoch(&self) -> BrokerEpoch {
+        *self.broker_epoch.borrow()
     }
 
     pub fn lag_time_max(&self) -> Millis {

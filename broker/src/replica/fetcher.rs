@@ -239,7 +239,7 @@ impl Fetcher {
             }
         }
         let me = self.partitions.context.me;
-        let epoch = self.partitions.image().broker(me).map_or(-1, |broker| broker.epoch);
+        let epoch = self.partitions.context.broker_epoch();
         let state = ReplicaState::default().with_replica_id(BrokerId(me)).with_replica_epoch(epoch);
         FetchRequest::default()
             .with_replica_state(state)

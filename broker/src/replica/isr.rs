@@ -83,10 +83,9 @@ fn request(partitions: &Partitions, proposals: &Proposals) -> AlterPartitionRequ
         .into_iter()
         .map(|(id, asked)| TopicData::default().with_topic_id(id).with_partitions(asked));
     let me = partitions.context.me;
-    let image = partitions.image();
     AlterPartitionRequest::default()
         .with_broker_id(BrokerId(me))
-        .with_broker_epoch(image.broker(me).map_or(-1, |broker| broker.epoch))
+        .with_broker_epoch(partitions.context.broker_epoch())
         .with_topics(topics.collect())
 }
 

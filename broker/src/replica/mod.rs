@@ -22,5 +22,5 @@ pub mod ticket;
 pub mod watchers;
 
 pub use partition::Partition;
-pub use partitions::{LeadershipListener, OnImage, Partitions};
+pub use partitions::{LeadershipListener, Partitions, Start};
 pub use remote::{Leaders, RemoteLeader, ToController};

@@ -246,6 +246,15 @@ impl Partition {
         (leader.high_watermark() >= required).then(enough)
     }
 
+    /// A new leader whose high watermark has not reached the start of its epoch: consumers may have
+    /// read further under its predecessor than it can tell yet.
+    pub fn is_catching_up(&self) -> bool {
+        match &*self.role.lock() {
+            Role::Leader(leader) => leader.high_watermark() < leader.epoch_start,
+            _ => false,
+        }
+    }
+
     /// A follower fetches: it has all below `fetch.offset`.
     pub fn on_fetch(&self, fetch: ReplicaFetch) -> Result<(), ErrorCode> {
         let image = self.context.image.load();

@@ -5,27 +5,35 @@
 //! until an image has told (a broker that starts late must not lose data), then deleted as stray.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::context::Context;
 use super::leader::Rules;
 use super::log_config;
 use super::partition::Partition;
+use super::producer_ids::ProducerIds;
 use super::read::Named;
+use super::remote::{Leaders, OverNetwork, ToController};
 use super::sessions::Sessions;
+use super::tasks;
 use crate::config::Settings;
+use crate::controller::ControllerLink;
 use crate::controller::image::{Image, PartitionImage, ResourceType, TopicImage};
 use crate::controller::metadata::Listener;
 use crate::controller::replay::Delta;
+use crate::coordinator::runtime::Groups;
 use crate::env::Env;
 use crate::error::{ErrorCode, Fault};
 use crate::log::{LogDir, Offsets};
-use crate::types::{LeaderEpoch, Millis, NodeId, TopicPartition};
+use crate::types::{BrokerEpoch, LeaderEpoch, Millis, NodeId, TopicPartition};
 
 /// Hears which partitions this broker leads.
 pub trait LeadershipListener: Send + Sync {
@@ -34,8 +42,24 @@ pub trait LeadershipListener: Send + Sync {
 
 type Topics = BTreeMap<Arc<str>, BTreeMap<i32, Arc<Partition>>>;
 
+/// What a broker's partitions stand on.
+pub struct Start<'a> {
+    pub env: Env,
+    pub settings: &'a Settings,
+    /// Its logs are loaded.
+    pub log_dir: Arc<LogDir>,
+    pub image: Arc<ArcSwap<Image>>,
+    pub link: Arc<ControllerLink>,
+    /// Of this broker's registration.
+    pub broker_epoch: watch::Receiver<BrokerEpoch>,
+}
+
 /// The partitions of this broker. Shared by all connections.
 pub struct Partitions {
+    me: Weak<Partitions>,
+    pub producer_ids: ProducerIds,
+    stop: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     pub context: Arc<Context>,
     pub dir: Arc<LogDir>,
     pub sessions: Mutex<Sessions<Named>>,
@@ -48,18 +72,54 @@ pub struct Partitions {
 }
 
 impl Partitions {
-    /// Over a directory whose logs are loaded.
+    /// Starts with the logs that are loaded; the images bring roles.
+    pub fn start(start: Start<'_>) -> Arc<Self> {
+        let Start { env, settings, log_dir, image, link, broker_epoch } = start;
+        let context = Context::new(env, settings.clone(), image, broker_epoch);
+        let listener = settings.listeners.inter_broker.clone();
+        let leaders = Arc::new(OverNetwork::new(context.clone(), listener));
+        let partitions = Self::new(context, log_dir, link.clone());
+        partitions.run(link, leaders);
+        partitions
+    }
+
+    /// Starts the tasks.
+    pub fn run(self: &Arc<Self>, controller: Arc<dyn ToController>, leaders: Arc<dyn Leaders>) {
+        let tasks = tasks::start(self, controller, leaders, &self.stop);
+        self.tasks.lock().extend(tasks);
+    }
+
+    /// Ends the tasks, the last of which writes the high watermarks.
+    pub async fn shut_down(&self) {
+        self.stop.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            // An error is a panic of the task, which has been reported.
+            let _ = task.await;
+        }
+    }
+
+    /// Tells the group coordinator which partitions of its topic this broker leads.
+    pub fn set_groups(&self, groups: Arc<Groups>) {
+        self.listen(groups);
+    }
+
     pub fn new(
-        env: Env,
-        settings: Settings,
-        image: Arc<ArcSwap<Image>>,
+        context: Arc<Context>,
         dir: Arc<LogDir>,
+        controller: Arc<dyn ToController>,
     ) -> Arc<Self> {
+        let (env, settings) = (&context.env, &context.settings);
         let found = dir.logs().iter().map(|log| log.partition().clone()).collect();
         let slots = settings.max_incremental_fetch_session_cache_slots;
         let sessions = Sessions::new(usize::try_from(slots).unwrap_or(0), env.random.clone());
-        Arc::new(Self {
-            context: Context::new(env, settings, image),
+        let producer_ids = ProducerIds::new(context.clone(), controller);
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            producer_ids,
+            stop: CancellationToken::new(),
+            tasks: Mutex::default(),
+            context,
             dir,
             sessions: Mutex::new(sessions),
             all: RwLock::default(),
@@ -328,14 +388,11 @@ fn report(id: &TopicPartition, fault: &Fault) {
     tracing::error!(partition = %id, %fault, "partition failed");
 }
 
-/// The image's listener: replicas follow it.
-pub struct OnImage(pub Arc<Partitions>);
-
 #[async_trait]
-impl Listener for OnImage {
+impl Listener for Partitions {
     async fn on_image(&self, _: &Arc<Image>, new: &Arc<Image>, delta: &Delta) {
-        let (partitions, new, delta) = (self.0.clone(), new.clone(), delta.clone());
-        let env = self.0.context.env.clone();
-        env.blocking(move || partitions.apply(&new, &delta)).await;
+        let Some(me) = self.me.upgrade() else { return };
+        let (new, delta) = (new.clone(), delta.clone());
+        self.context.env.blocking(move || me.apply(&new, &delta)).await;
     }
 }

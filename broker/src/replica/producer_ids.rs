@@ -30,10 +30,9 @@ impl ProducerIds {
             return Ok(id);
         }
         let me = self.context.me;
-        let epoch = self.context.image.load().broker(me).map_or(-1, |broker| broker.epoch);
         let request = AllocateProducerIdsRequest::default()
             .with_broker_id(BrokerId(me))
-            .with_broker_epoch(epoch);
+            .with_broker_epoch(self.context.broker_epoch());
         let response = self.controller.allocate_producer_ids(request).await;
         let response = response.map_err(|error| {
             tracing::debug!(error, "no producer ids");

@@ -16,31 +16,29 @@ use crate::types::{LeaderEpoch, TopicPartition};
 /// What is read at once while a partition is loaded: offsets.load.buffer.size has this order.
 const LOAD_BYTES: usize = 5 << 20;
 
-pub struct OffsetsLog(pub Arc<Partitions>);
-
-impl OffsetsLog {
-    fn partition(&self, partition: i32, epoch: LeaderEpoch) -> Result<Arc<Partition>, Refusal> {
-        let found = self.0.as_leader(GROUP_METADATA_TOPIC, partition, epoch);
+impl Partitions {
+    fn offsets(&self, partition: i32, epoch: LeaderEpoch) -> Result<Arc<Partition>, Refusal> {
+        let found = self.as_leader(GROUP_METADATA_TOPIC, partition, epoch);
         // To the coordinator another epoch means that another leads, or will.
         found.map_err(|_| ErrorCode::NotLeaderOrFollower.into())
     }
 }
 
 #[async_trait]
-impl StateLog for OffsetsLog {
+impl StateLog for Partitions {
     async fn load(
         &self,
         partition: i32,
         epoch: LeaderEpoch,
         sink: Sink<'_>,
     ) -> Result<(), Refusal> {
-        let partition = self.partition(partition, epoch)?;
+        let partition = self.offsets(partition, epoch)?;
         let end = partition.log.end_offset();
         let mut from = partition.log.start_offset();
         while from < end {
             let log = partition.log.clone();
             let read = move || log.read_cold(from, LOAD_BYTES, end, true);
-            let bytes = self.0.context.env.blocking(read).await?;
+            let bytes = self.context.env.blocking(read).await?;
             let last = crate::wire::records::Batches::new(&bytes).map_while(Result::ok).last();
             let Some(next) = last.map(|batch| batch.next_offset()) else { break };
             from = next;
@@ -55,7 +53,7 @@ impl StateLog for OffsetsLog {
         epoch: LeaderEpoch,
         batch: Bytes,
     ) -> Result<Committed, Refusal> {
-        let partition = self.partition(partition, epoch)?;
+        let partition = self.offsets(partition, epoch)?;
         let ticket = partition.append(batch, true, epoch, Origin::Coordinator)?;
         Ok(Box::pin(async move { ticket.committed().await.map_err(Refusal::from) }))
     }
