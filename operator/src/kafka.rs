@@ -112,7 +112,7 @@ async fn find(admin: &Admin, name: &str) -> Result<Option<FoundTopic>> {
         .collect();
     let replicas = topic.partitions.iter().map(|partition| partition.replicas.len()).min();
     Ok(Some(FoundTopic {
-        id: topic.id.to_string(),
+        id: ottla_client::text::id_text(topic.id),
         partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
         replicas: replicas.and_then(|count| i16::try_from(count).ok()).unwrap_or_default(),
         config,

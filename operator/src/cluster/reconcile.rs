@@ -176,7 +176,7 @@ impl Look<'_> {
             if same { Ok(answer.clone()) } else { Err(other()) }
         });
         let kafka = answer.as_ref().map_err(Clone::clone);
-        let seen = Seen { pods: &pods, set, kafka };
+        let seen = Seen { pods: &pods, set, kafka, now: Timestamp::now() };
         let brokers = status::brokers(settled, &seen);
         let findings = status::findings(&brokers, &seen, refused);
         let selector = names::selector(&settled.name);

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod};
+use k8s_openapi::jiff::Timestamp;
 
 use super::settle::Refused;
 use super::{ValidCluster, names};
@@ -21,7 +22,11 @@ pub struct Seen<'a> {
     pub set: &'a StatefulSet,
     /// The brokers' own answer, or why there is none.
     pub kafka: Result<&'a ottla_client::Cluster, String>,
+    pub now: Timestamp,
 }
+
+/// A pod that waits for its volume counts as unschedulable for its first moments.
+const PATIENCE_SECONDS: i64 = 20;
 
 /// One line per broker.
 pub fn brokers(cluster: &ValidCluster, seen: &Seen<'_>) -> Vec<BrokerStatus> {
@@ -35,7 +40,7 @@ fn broker(cluster: &ValidCluster, id: i32, seen: &Seen<'_>) -> BrokerStatus {
         seen.kafka.as_ref().ok().and_then(|kafka| kafka.brokers.iter().find(|it| it.id == id));
     let (state, message) = match (pod, registered) {
         (None, _) => ("Missing", Some("there is no pod".to_owned())),
-        (Some(pod), _) if trouble(pod).is_some() => ("Failing", trouble(pod)),
+        (Some(pod), _) if trouble(pod, seen.now).is_some() => ("Failing", trouble(pod, seen.now)),
         (Some(pod), _) if !runs(pod) => ("Waiting", Some("the pod does not run yet".to_owned())),
         (Some(_), Some(node)) if node.fenced => ("Fenced", None),
         (Some(pod), Some(_)) if !is_ready(pod) => ("Starting", None),
@@ -76,11 +81,14 @@ fn is_outdated(pod: &Pod, set: &StatefulSet) -> bool {
 }
 
 /// Why a pod will not run by waiting alone, as far as Kubernetes tells.
-fn trouble(pod: &Pod) -> Option<String> {
+fn trouble(pod: &Pod, now: Timestamp) -> Option<String> {
     const PATIENT: [&str; 2] = ["ContainerCreating", "PodInitializing"];
     let status = pod.status.as_ref()?;
     let unschedulable = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
+        let since = condition.last_transition_time.as_ref().map_or(0, |time| time.0.as_second());
+        condition.type_ == "PodScheduled"
+            && condition.reason.as_deref() == Some("Unschedulable")
+            && now.as_second() - since >= PATIENCE_SECONDS
     });
     if let Some(condition) = unschedulable {
         return Some(format!("no node takes the pod: {}", condition.message.as_deref()?));
@@ -181,6 +189,10 @@ mod tests {
     use ottla_client::{Cluster, Node};
     use serde_json::json;
 
+    fn now() -> Timestamp {
+        Timestamp::from_second(1000).unwrap()
+    }
+
     fn set() -> StatefulSet {
         let mut set = build::stateful_set::stateful_set(&demo(), "id", "image");
         let update_revision = Some("new".to_owned());
@@ -231,7 +243,7 @@ mod tests {
     fn a_cluster_is_ready_when_kubernetes_and_kafka_both_say_so() {
         let pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
         let (set, answer) = (set(), kafka(&[false, false, false]));
-        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer) };
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), now: now() };
         let (states, conditions) = told(&seen, &[]);
         assert_eq!(states, ["Serving", "Serving", "Serving"]);
         assert_eq!(
@@ -249,12 +261,12 @@ mod tests {
             pod(2, "new", "Pending", false),
         ];
         let (set, answer) = (set(), kafka(&[false, true]));
-        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer) };
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), now: now() };
         let (states, conditions) = told(&seen, &[]);
         assert_eq!(states, ["Serving", "Fenced", "Waiting"]);
         assert_eq!(conditions[0], (Some(false), "BrokersNotServing"));
         assert_eq!(conditions[1], (Some(true), "BrokersStarting"));
-        let seen = Seen { pods: &[], set: &set, kafka: Err("no address".to_owned()) };
+        let seen = Seen { pods: &[], set: &set, kafka: Err("no address".to_owned()), now: now() };
         assert_eq!(told(&seen, &[]).0, ["Missing", "Missing", "Missing"]);
     }
 
@@ -270,7 +282,7 @@ mod tests {
         );
         let pods = [pod(0, "new", "Running", true), failing, pod(2, "new", "Running", true)];
         let (set, answer) = (set(), kafka(&[false, true, false]));
-        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer) };
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), now: now() };
         let (states, conditions) = told(&seen, &[]);
         assert_eq!(states[1], "Failing");
         assert_eq!(conditions[2], (Some(true), "BrokersFailing"));
@@ -279,11 +291,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_may_wait_for_its_volume_a_moment_before_it_counts_as_unschedulable() {
+        let unscheduled = |since: &str| {
+            let mut pod = pod(0, "new", "Pending", false);
+            pod.status.as_mut().unwrap().conditions = serde_json::from_value(json!([{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": "0/3 nodes", "lastTransitionTime": since,
+            }]))
+            .unwrap();
+            pod
+        };
+        let fresh = trouble(&unscheduled("1970-01-01T00:16:30Z"), now());
+        let lasting = trouble(&unscheduled("1970-01-01T00:16:00Z"), now());
+        assert_eq!((fresh, lasting.as_deref()), (None, Some("no node takes the pod: 0/3 nodes")));
+    }
+
+    #[test]
     fn older_settings_and_refused_changes_are_told_while_the_cluster_stays_ready() {
         let mut pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
         pods[1] = pod(1, "old", "Running", true);
         let (set, answer) = (set(), kafka(&[false, false, false]));
-        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer) };
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), now: now() };
         let refused = [Refused { field: "spec.replicas", message: "is 5".to_owned() }];
         let (states, conditions) = told(&seen, &refused);
         assert_eq!(states[1], "Outdated");
@@ -301,7 +329,7 @@ mod tests {
     fn ready_is_unknown_when_ready_pods_do_not_answer() {
         let pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
         let set = set();
-        let seen = Seen { pods: &pods, set: &set, kafka: Err("timed out".to_owned()) };
+        let seen = Seen { pods: &pods, set: &set, kafka: Err("timed out".to_owned()), now: now() };
         assert_eq!(told(&seen, &[]).1[0], (None, "NoAnswer"));
     }
 }

@@ -62,7 +62,11 @@ enum Cluster {
     Gone,
     /// Why it cannot be asked now.
     NotReady(String),
-    At(String),
+    At {
+        bootstrap: String,
+        /// All its brokers serve: what it refuses now it will refuse later.
+        whole: bool,
+    },
 }
 
 impl<'a> Look<'a> {
@@ -84,8 +88,8 @@ impl<'a> Look<'a> {
             self.not_ready("NameTaken", message, None).await?;
             return Ok(Next::requeue(self.context.resync));
         }
-        let bootstrap = match self.cluster(&wanted.cluster).await? {
-            Cluster::At(bootstrap) => bootstrap,
+        let (bootstrap, whole) = match self.cluster(&wanted.cluster).await? {
+            Cluster::At { bootstrap, whole } => (bootstrap, whole),
             Cluster::Gone => {
                 let message = format!("there is no KafkaCluster {}", wanted.cluster);
                 self.not_ready("NoCluster", message, None).await?;
@@ -98,7 +102,7 @@ impl<'a> Look<'a> {
         };
         match self.bring_about(&wanted, &bootstrap).await {
             Ok((found, cannot)) => self.told(&wanted, found, cannot).await,
-            Err(error) if error.is_retriable() => {
+            Err(error) if error.is_retriable() || !whole => {
                 self.not_ready("ClusterNotReady", error.to_string(), None).await?;
                 Ok(Next::requeue(SOON))
             }
@@ -171,7 +175,7 @@ impl<'a> Look<'a> {
         let result = match self.cluster(&wanted.cluster).await? {
             Cluster::Gone => return Ok(Next::await_change()),
             Cluster::NotReady(why) => Err(why),
-            Cluster::At(bootstrap) => {
+            Cluster::At { bootstrap, .. } => {
                 let deleted = self.context.kafka.act(&bootstrap, &name, &Action::Delete).await;
                 deleted.map_err(|error| error.to_string())
             }
@@ -200,7 +204,9 @@ impl<'a> Look<'a> {
         }
         let status = cluster.status.unwrap_or_default();
         Ok(match status.bootstrap {
-            Some(bootstrap) if status.ready_replicas > 0 => Cluster::At(bootstrap),
+            Some(bootstrap) if status.ready_replicas > 0 => {
+                Cluster::At { bootstrap, whole: status.conditions.is_true(READY) }
+            }
             _ => Cluster::NotReady(format!("no broker of KafkaCluster {name} serves yet")),
         })
     }
