@@ -139,13 +139,11 @@ fn verdict(identity: &str, lease: Option<&Lease>, unchanged: Duration) -> Verdic
 
 /// The Lease that `identity` writes over the one before.
 fn next(identity: &str, before: Option<Lease>, name: &str, hold: bool, now: Timestamp) -> Lease {
-    let (metadata, before) = match before {
-        Some(lease) => (lease.metadata, lease.spec.unwrap_or_default()),
-        None => {
-            let metadata = ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
-            (metadata, LeaseSpec::default())
-        }
-    };
+    let before = before.unwrap_or_else(|| {
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
+        Lease { metadata, spec: None }
+    });
+    let (metadata, before) = (before.metadata, before.spec.unwrap_or_default());
     let is_renewal = before.holder_identity.as_deref() == Some(identity);
     let turns = before.lease_transitions.unwrap_or_default() + i32::from(!is_renewal);
     Lease {

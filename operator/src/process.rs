@@ -249,11 +249,10 @@ where
 {
     let key = key(&*resource);
     let pause = context.pause_after_failure(key.clone());
-    match error {
-        Error::Waits(_) => {
-            tracing::debug!(resource = key, "looked at again in {} s", pause.as_secs())
-        }
-        _ => tracing::warn!(resource = key, "tried again in {} s: {error}", pause.as_secs()),
+    if matches!(error, Error::Waits(_)) {
+        tracing::debug!(resource = key, "looked at again in {} s", pause.as_secs());
+    } else {
+        tracing::warn!(resource = key, "tried again in {} s: {error}", pause.as_secs());
     }
     Action::requeue(pause)
 }

@@ -45,11 +45,11 @@ pub async fn reconcile(cluster: Arc<KafkaCluster>, context: Arc<Context>) -> Res
         return Ok(Action::await_change());
     }
     let look = Look { context: &context, api: &api, about: cluster.object_ref(&()) };
-    let found = match look.at(&cluster).await {
+    let found = match Box::pin(look.at(&cluster)).await {
         Ok(found) => found,
         Err(Error::Apply { object, source }) => {
             let message = format!("{object}: {}", in_words(&source));
-            look.finish(&cluster, look.blocked(&cluster, "ApplyFailed", message, false)).await?;
+            look.finish(&cluster, blocked(&cluster, "ApplyFailed", message, false)).await?;
             return Err(Error::Apply { object, source });
         }
         Err(error) => return Err(error),
@@ -71,7 +71,7 @@ impl Look<'_> {
         let wanted = match validate(cluster) {
             Ok(wanted) => wanted,
             Err(problems) => {
-                return Ok(self.blocked(cluster, "Invalid", problems.to_string(), false));
+                return Ok(blocked(cluster, "Invalid", problems.to_string(), false));
             }
         };
         let gathered = gather::gather(&self.context.client, &wanted).await?;
@@ -79,26 +79,26 @@ impl Look<'_> {
             None => {}
             Some(InTheWay::Left(object)) => {
                 let message = format!("waiting for {object} of a former cluster to be deleted");
-                return Ok(self.blocked(cluster, "WaitingForFormerObjects", message, true));
+                return Ok(blocked(cluster, "WaitingForFormerObjects", message, true));
             }
             Some(InTheWay::Foreign(object)) => {
                 let message = format!(
                     "{object} is there and belongs to something else: delete or rename it, or give \
                      the cluster another name"
                 );
-                return Ok(self.blocked(cluster, "NameTaken", message, false));
+                return Ok(blocked(cluster, "NameTaken", message, false));
             }
         }
         let id = match self.identity(cluster, &gathered).await? {
             Ok(id) => id,
             Err(message) => {
-                return Ok(self.blocked(cluster, "VolumesOfAnotherCluster", message, false));
+                return Ok(blocked(cluster, "VolumesOfAnotherCluster", message, false));
             }
         };
         let (settled, refused) = settle(wanted, gathered.set.as_ref());
         self.tell_refused(cluster, &refused).await;
         let objects = build::objects(&settled, &id, &self.context.image, &gathered.zones);
-        let set = self.apply(&settled, objects, &gathered.present).await?;
+        let set = Box::pin(self.apply(&settled, objects, &gathered.present)).await?;
         self.status(cluster, &settled, id, &set, &refused).await
     }
 
@@ -192,24 +192,6 @@ impl Look<'_> {
         })
     }
 
-    /// The status of a cluster that cannot be worked on now; everything else stays as it was.
-    fn blocked(
-        &self,
-        cluster: &KafkaCluster,
-        reason: &'static str,
-        message: String,
-        waits: bool,
-    ) -> KafkaClusterStatus {
-        let before = cluster.status.clone().unwrap_or_default();
-        let findings = status::blocked(&before, reason, message, waits);
-        let now = with(cluster, findings);
-        KafkaClusterStatus {
-            conditions: now.conditions,
-            observed_generation: now.observed_generation,
-            ..before
-        }
-    }
-
     /// Writes the status where it differs, and tells of a change in the conditions.
     async fn finish(&self, cluster: &KafkaCluster, found: KafkaClusterStatus) -> Result<(), Error> {
         let before = cluster.status.clone().unwrap_or_default();
@@ -255,6 +237,23 @@ impl Look<'_> {
         let params = PatchParams::apply(names::FIELD_MANAGER).force();
         self.api.patch_status(&cluster.name_any(), &params, &Patch::Apply(patch)).await?;
         Ok(())
+    }
+}
+
+/// The status of a cluster that cannot be worked on now; everything else stays as it was.
+fn blocked(
+    cluster: &KafkaCluster,
+    reason: &'static str,
+    message: String,
+    waits: bool,
+) -> KafkaClusterStatus {
+    let before = cluster.status.clone().unwrap_or_default();
+    let findings = status::blocked(&before, reason, message, waits);
+    let now = with(cluster, findings);
+    KafkaClusterStatus {
+        conditions: now.conditions,
+        observed_generation: now.observed_generation,
+        ..before
     }
 }
 

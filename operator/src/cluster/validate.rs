@@ -95,7 +95,7 @@ fn check_config(findings: &mut Findings, config: &Config, replicas: i32) {
         match text.parse::<i32>() {
             Ok(count) if (1..=replicas).contains(&count) => {}
             Ok(count) if count > replicas => {
-                findings.push(field, format!("is {count}, but there are only {replicas} brokers"))
+                findings.push(field, format!("is {count}, but there are only {replicas} brokers"));
             }
             _ => findings.push(field, format!("must be a number from 1 to {replicas}")),
         }

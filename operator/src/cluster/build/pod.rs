@@ -23,6 +23,7 @@ const SETTINGS_DIR: &str = "/etc/ottla/settings";
 const RACKS_DIR: &str = "/etc/ottla/racks";
 /// The image has a volume here: mounted elsewhere, each pod would get an empty one besides.
 const VOLUME_DIR: &str = "/data";
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The template of all brokers' pods.
 pub fn template(cluster: &ValidCluster, id: &str, image: &str) -> PodTemplateSpec {
@@ -224,7 +225,6 @@ fn spread(cluster: &ValidCluster) -> Vec<TopologySpreadConstraint> {
         }),
         ..Default::default()
     };
-    const ZONE: &str = "topology.kubernetes.io/zone";
     let zone = cluster.spec.rack.as_ref().map_or(ZONE, |rack| rack.topology_key.as_str());
     vec![over("kubernetes.io/hostname"), over(zone)]
 }

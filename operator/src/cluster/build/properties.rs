@@ -13,7 +13,7 @@ pub struct Place<'a> {
     /// The host by which others reach a broker, by node id.
     pub host: Box<dyn Fn(i32) -> String + 'a>,
     /// The port of a client listener of a broker.
-    pub client_port: Box<dyn Fn(i32, &Listener) -> i32 + 'a>,
+    pub client_port: ClientPort<'a>,
     /// The port between brokers.
     pub replication_port: Box<dyn Fn(i32) -> i32 + 'a>,
     pub controller_port: i32,
@@ -21,6 +21,9 @@ pub struct Place<'a> {
     pub health: Box<dyn Fn(i32) -> Option<String> + 'a>,
     pub log_dir: Box<dyn Fn(i32) -> String + 'a>,
 }
+
+/// From a node id and a listener to the port.
+pub type ClientPort<'a> = Box<dyn Fn(i32, &Listener) -> i32 + 'a>;
 
 /// The node that decides about metadata. One voter until quorums of several are built.
 const CONTROLLER: i32 = 0;
