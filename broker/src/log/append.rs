@@ -1,6 +1,6 @@
 //! Appending: judge the batches outside the lock, then place them with one write inside it.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::config::LogConfig;
 use super::partition_log::{Log, Writer};
 use super::producer_state::{self, Origin, Verdict};
-use super::segment::{Added, Segment};
+use super::segment::Segment;
 use crate::error::{ErrorCode, Fault, Refusal};
 use crate::types::{LeaderEpoch, Millis, Offset};
 use crate::wire::records::{
@@ -178,26 +178,21 @@ impl Log {
         }
         let end = self.end.load(Ordering::Relaxed);
         let mut appended = Appended::nothing(end, self.start_offset());
-        let mut added = Added { last_offset: end, max_timestamp: i64::MIN, offset_of_max: end };
+        appended.max_timestamp = Millis::MIN;
         for (index, batch) in Batches::new(bytes).map_while(Result::ok).enumerate() {
             if index == 0 {
                 appended.first_offset = batch.base_offset();
             }
-            added.last_offset = batch.last_offset();
-            if batch.max_timestamp() > added.max_timestamp {
-                added.max_timestamp = batch.max_timestamp();
-                added.offset_of_max = batch.last_offset();
-            }
+            appended.last_offset = batch.last_offset();
+            appended.max_timestamp = appended.max_timestamp.max(batch.max_timestamp());
             appended.records += batch.count().max(0) as usize;
         }
-        appended.last_offset = added.last_offset;
-        appended.max_timestamp = added.max_timestamp;
         appended.bytes = bytes.len();
-        if writer.active.is_due(config, bytes.len() as u64, &added, now) {
+        let (last, newest) = (appended.last_offset, appended.max_timestamp);
+        if writer.active.is_due(config, bytes.len() as u64, last, newest, now) {
             self.roll(writer, appended.first_offset, now).map_err(|error| self.storage(error))?;
         }
-        let written =
-            writer.active.append(&[IoSlice::new(bytes)], added, config.index_interval_bytes);
+        let written = writer.active.append(bytes, config.index_interval_bytes);
         if let Err((error, cut_back)) = written {
             if let Some(error) = cut_back {
                 self.shared.fail(&Fault::Disk { path: self.dir(), source: error });
@@ -210,8 +205,8 @@ impl Log {
                 epochs.assign(batch.leader_epoch(), batch.base_offset());
             }
         }
-        self.tail.push(appended.first_offset, added.last_offset + 1, bytes.clone());
-        self.end.store(added.last_offset + 1, Ordering::Release);
+        self.tail.push(appended.first_offset, last + 1, bytes.clone());
+        self.end.store(last + 1, Ordering::Release);
         Ok(appended)
     }
 
@@ -343,12 +338,11 @@ fn check_contents(
     now: Millis,
 ) -> Result<(), AppendError> {
     if config.compact && origin == Origin::Client {
-        let found = match summary {
-            Some(found) => found,
-            None => {
-                let records = batch.records(MAX_DECOMPRESSED).map_err(Refusal::from)?;
-                records.summary().map_err(Refusal::from)?
-            }
+        let found = if let Some(found) = summary {
+            found
+        } else {
+            let records = batch.records(MAX_DECOMPRESSED).map_err(Refusal::from)?;
+            records.summary().map_err(Refusal::from)?
         };
         if found.null_keys {
             return refuse(

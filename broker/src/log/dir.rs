@@ -205,20 +205,19 @@ impl LogDir {
             return Err(Fault::Start(format!("{}: offline: {why}", self.path().display())));
         }
         let _one_at_a_time = self.creating.lock();
-        let log = match self.log(partition) {
-            Some(log) => log,
-            None => {
-                let dir = self.path().join(partition.to_string());
-                let disk = &*self.shared.env.disk;
-                disk.create_dir_all(&dir).map_err(Fault::disk(&dir))?;
-                disk.sync_dir(self.path()).map_err(Fault::disk(self.path()))?;
-                let known = Known { clean: true, ..Known::default() };
-                let log = load::open(&self.shared, partition.clone(), config, known)?;
-                self.logs.lock().insert(partition.clone(), log.clone());
-                // Makes the names of its files durable.
-                log.mark_dirty();
-                log
-            }
+        let log = if let Some(log) = self.log(partition) {
+            log
+        } else {
+            let dir = self.path().join(partition.to_string());
+            let disk = &*self.shared.env.disk;
+            disk.create_dir_all(&dir).map_err(Fault::disk(&dir))?;
+            disk.sync_dir(self.path()).map_err(Fault::disk(self.path()))?;
+            let known = Known { clean: true, ..Known::default() };
+            let log = load::open(&self.shared, partition.clone(), config, known)?;
+            self.logs.lock().insert(partition.clone(), log.clone());
+            // Makes the names of its files durable.
+            log.mark_dirty();
+            log
         };
         if let Some(id) = topic_id {
             log.assign_topic_id(id)?;
@@ -246,7 +245,7 @@ impl LogDir {
             .and_then(|()| disk.sync_dir(self.path()))
             .map_err(Fault::disk(from))
             .inspect_err(|fault| self.shared.fail(fault))?;
-        *log.home.dir.write() = to.clone();
+        log.home.dir.write().clone_from(&to);
         let due = self.shared.env.clock.wall_ms() + log.config().file_delete_delay_ms;
         self.shared.remove_later([to], due);
         Ok(true)

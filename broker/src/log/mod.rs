@@ -21,6 +21,7 @@ mod dir;
 mod epochs;
 mod flusher;
 mod index;
+mod indexes;
 mod load;
 mod meta_properties;
 mod partition_log;

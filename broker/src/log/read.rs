@@ -105,7 +105,7 @@ impl Log {
             if segment.largest_timestamp()?.0 < timestamp {
                 continue;
             }
-            let from = segment.position_of_timestamp(timestamp, start)?;
+            let from = segment.position_of_timestamp(timestamp, start);
             let good = |batch: &BatchView<'_>| {
                 batch.max_timestamp() >= timestamp && batch.last_offset() >= start
             };
@@ -128,7 +128,7 @@ impl Log {
             }
         }
         let Some((timestamp, segment)) = best else { return Ok(None) };
-        let from = segment.position_of_timestamp(timestamp - 1, start)?;
+        let from = segment.position_of_timestamp(timestamp - 1, start);
         let good = |batch: &BatchView<'_>| {
             batch.max_timestamp() >= timestamp && batch.last_offset() >= start
         };
@@ -209,7 +209,7 @@ fn search(
         };
         let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         let records = batch.records(MAX_DECOMPRESSED).map_err(damaged)?;
-        for record in records.iter() {
+        for record in &records {
             let record = record.map_err(damaged)?;
             if good_record(record.timestamp, record.offset) {
                 return Ok(Some(TimestampOffset {

@@ -14,13 +14,14 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 
 use super::config::LogConfig;
-use super::index::{Index, OffsetIndex, TimeIndex};
+use super::index::Index;
+use super::indexes::{Indexes, first_timestamp, leads_to_a_batch};
 use super::scan::{Scan, ScanError};
 use super::tail_cache::fitting;
 use crate::env::disk::{Open, read_full};
 use crate::env::{Disk, DiskFile};
 use crate::types::{Millis, Offset};
-use crate::wire::records::{BatchView, NO_TIMESTAMP};
+use crate::wire::records::{BatchView, Batches, NO_TIMESTAMP};
 
 /// Where the files of a partition are. The folder changes its name when the topic is deleted.
 pub(super) struct Home {
@@ -42,18 +43,7 @@ pub(super) struct Segment {
     home: Arc<Home>,
     size: AtomicU64,
     file: Mutex<Option<Arc<dyn DiskFile>>>,
-    state: Mutex<State>,
-}
-
-struct State {
-    offsets: OffsetIndex,
-    times: TimeIndex,
-    since_entry: u64,
-    /// The largest timestamp and the last offset of its batch; `None`: not looked up yet.
-    largest: Option<(Millis, Offset)>,
-    /// Of the first batch: its largest timestamp, by which the segment's age is measured.
-    first: Option<Millis>,
-    created: Millis,
+    state: Mutex<Indexes>,
 }
 
 /// Where a batch lies, how large it is, and what it begins with.
@@ -62,14 +52,6 @@ pub(super) struct Place {
     pub(super) position: u64,
     pub(super) size: usize,
     pub(super) base: Offset,
-}
-
-/// What an append adds, for the indexes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Added {
-    pub(super) last_offset: Offset,
-    pub(super) max_timestamp: Millis,
-    pub(super) offset_of_max: Offset,
 }
 
 impl Segment {
@@ -99,7 +81,7 @@ impl Segment {
 
     /// A segment of which only name and size are known.
     pub(super) fn closed(home: Arc<Home>, base: Offset, size: u64) -> Self {
-        let state = State {
+        let state = Indexes {
             offsets: Index::closed(base),
             times: Index::closed(base),
             since_entry: 0,
@@ -137,39 +119,42 @@ impl Segment {
         &self,
         config: &LogConfig,
         bytes: u64,
-        added: &Added,
+        last_offset: Offset,
+        max_timestamp: Millis,
         now: Millis,
     ) -> bool {
         let size = self.size();
         let state = self.state.lock();
         let waited = match state.first {
-            Some(first) if first >= 0 => added.max_timestamp.saturating_sub(first),
+            Some(first) if first >= 0 => max_timestamp.saturating_sub(first),
             _ => now - state.created,
         };
-        size + bytes > config.segment_bytes && size > 0
-            || size > 0 && waited > config.segment_ms
-            || size > 0 && state.offsets.is_full(config.segment_index_bytes, 0)
-            || size > 0 && state.times.is_full(config.segment_index_bytes, 1)
-            || added.last_offset - self.base > i64::from(i32::MAX)
+        let full = size + bytes > config.segment_bytes
+            || waited > config.segment_ms
+            || state.offsets.is_full(config.segment_index_bytes, 0)
+            || state.times.is_full(config.segment_index_bytes, 1);
+        size > 0 && full || last_offset - self.base > i64::from(i32::MAX)
     }
 
-    /// Writes at the end. On failure the file is cut back; if that fails too, the second error says
-    /// that the segment can no longer be trusted.
+    /// Writes whole batches at the end. On failure the file is cut back; if that fails too, the
+    /// second error says that the segment can no longer be trusted.
     pub(super) fn append(
         &self,
-        parts: &[IoSlice<'_>],
-        added: Added,
+        bytes: &[u8],
         interval: u64,
     ) -> Result<(), (io::Error, Option<io::Error>)> {
         let position = self.size();
-        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let file = self.file().map_err(|error| (error, None))?;
-        if let Err(error) = file.write_all_at(parts, position) {
+        if let Err(error) = file.write_all_at(&[IoSlice::new(bytes)], position) {
             return Err((error, file.truncate(position).err()));
         }
         let mut state = self.state.lock();
-        state.note(position, bytes, added, interval);
-        self.size.store(position + bytes, Ordering::Release);
+        let mut at = position;
+        for batch in Batches::new(bytes).map_while(Result::ok) {
+            state.note(at, &batch, interval);
+            at += batch.size() as u64;
+        }
+        self.size.store(position + bytes.len() as u64, Ordering::Release);
         Ok(())
     }
 
@@ -265,14 +250,14 @@ impl Segment {
     }
 
     /// A position before which no record of `timestamp` or later, at or after `from`, is.
-    pub(super) fn position_of_timestamp(&self, timestamp: Millis, from: Offset) -> io::Result<u64> {
+    pub(super) fn position_of_timestamp(&self, timestamp: Millis, from: Offset) -> u64 {
         let state = self.state.lock();
         let disk = &*self.home.disk;
         let offset =
             state.times.lookup(disk, &self.path("timeindex"), timestamp).unwrap_or(self.base);
         let position =
             state.offsets.lookup(disk, &self.path("index"), offset.max(from)).unwrap_or(0);
-        Ok(if position < self.size() { position } else { 0 })
+        if position < self.size() { position } else { 0 }
     }
 
     /// No more appends come: the time index gets its last entry.
@@ -360,12 +345,7 @@ impl Segment {
             let next = if check { scan.next_whole() } else { scan.next_header() };
             match next {
                 Ok(Some((position, batch))) if batch.base_offset() >= self.base => {
-                    let added = Added {
-                        last_offset: batch.last_offset(),
-                        max_timestamp: batch.max_timestamp(),
-                        offset_of_max: batch.last_offset(),
-                    };
-                    state.note(position, batch.size() as u64, added, interval);
+                    state.note(position, &batch, interval);
                     visit(&batch);
                 }
                 Ok(Some((position, _))) | Err(ScanError::Damaged(position, _)) => break position,
@@ -395,22 +375,10 @@ impl Segment {
         tracing::warn!(segment = %self.path("log").display(), "rebuilding the indexes");
         let disk = &*self.home.disk;
         let file = disk.open(&self.path("log"), Open::Read)?;
-        let mut fresh = State {
-            offsets: Index::empty(self.base),
-            times: Index::empty(self.base),
-            since_entry: 0,
-            largest: Some((NO_TIMESTAMP, self.base)),
-            first: None,
-            created: 0,
-        };
+        let mut fresh = Indexes::empty(self.base);
         let mut scan = Scan::new(&*file, 0, self.size());
         while let Some((position, batch)) = scan.next_header().map_err(ScanError::into_io)? {
-            let added = Added {
-                last_offset: batch.last_offset(),
-                max_timestamp: batch.max_timestamp(),
-                offset_of_max: batch.last_offset(),
-            };
-            fresh.note(position, batch.size() as u64, added, 4096);
+            fresh.note(position, &batch, 4096);
         }
         if let Some((timestamp, offset)) = fresh.largest.filter(|(time, _)| *time >= 0) {
             fresh.times.maybe_append(timestamp, offset);
@@ -467,90 +435,4 @@ impl Segment {
         }
         Ok(renamed)
     }
-}
-
-impl State {
-    /// Kafka's rule: an entry for the first append after more than `interval` bytes without one.
-    fn note(&mut self, position: u64, bytes: u64, added: Added, interval: u64) {
-        if position == 0 {
-            self.first = Some(added.max_timestamp);
-        }
-        let largest = self.largest.get_or_insert((NO_TIMESTAMP, added.last_offset));
-        if added.max_timestamp > largest.0 {
-            *largest = (added.max_timestamp, added.offset_of_max);
-        }
-        if self.since_entry > interval {
-            let (timestamp, offset) = *largest;
-            self.offsets.append(added.last_offset, position);
-            self.times.maybe_append(timestamp, offset);
-            self.since_entry = 0;
-        }
-        self.since_entry += bytes;
-    }
-
-    /// Back to two empty indexes.
-    fn forget(&mut self, base: Offset) {
-        self.since_entry = 0;
-        self.offsets = Index::empty(base);
-        self.times = Index::empty(base);
-        self.largest = Some((NO_TIMESTAMP, base));
-    }
-
-    /// Loads what can be trusted of the index files; returns the position up to which it reaches.
-    fn load(
-        &mut self,
-        base: Offset,
-        disk: &dyn Disk,
-        offsets: &std::path::Path,
-        times: &std::path::Path,
-        trusted: Offset,
-        length: u64,
-    ) -> u64 {
-        let loaded = OffsetIndex::load(base, disk, offsets).and_then(|offsets| {
-            let times = TimeIndex::load(base, disk, times)?;
-            Ok((offsets, times))
-        });
-        self.forget(base);
-        let Ok((mut offsets, mut times)) = loaded else { return 0 };
-        // Kafka preallocates: what follows the last entry is zeros.
-        offsets.trim_zeros();
-        times.trim_zeros();
-        offsets.truncate_to(trusted);
-        times.truncate_to(trusted);
-        if !offsets.is_sane(length) || !times.is_sane() {
-            return 0;
-        }
-        let Some((_, offset, position)) = offsets.last_below(Offset::MAX) else { return 0 };
-        // The batch of the last entry is scanned again and must not be entered twice.
-        offsets.truncate_to(offset);
-        times.truncate_to(offset);
-        self.largest = Some(times.last().unwrap_or((NO_TIMESTAMP, base)));
-        self.since_entry = u64::MAX / 2;
-        self.offsets = offsets;
-        self.times = times;
-        position
-    }
-}
-
-/// Whether an index entry can be believed: at the position is a whole batch, right by its CRC.
-fn leads_to_a_batch(
-    file: &dyn DiskFile,
-    position: u64,
-    length: u64,
-    base: Offset,
-) -> io::Result<bool> {
-    if position == 0 {
-        return Ok(true);
-    }
-    match Scan::new(file, position, length).next_whole() {
-        Ok(Some((_, batch))) => Ok(batch.base_offset() >= base),
-        Ok(None) | Err(ScanError::Damaged(..)) => Ok(false),
-        Err(ScanError::Io(error)) => Err(error),
-    }
-}
-
-/// The largest timestamp of the first batch.
-fn first_timestamp(file: &dyn DiskFile, length: u64) -> io::Result<Option<Millis>> {
-    let mut scan = Scan::new(file, 0, length);
-    Ok(scan.next_header().map_err(ScanError::into_io)?.map(|(_, batch)| batch.max_timestamp()))
 }

@@ -85,7 +85,7 @@ fn contents(log: &Log) -> Vec<(Offset, String)> {
         for batch in Batches::new(&bytes) {
             let batch = batch.unwrap();
             batch.check().unwrap();
-            for record in batch.records(MAX_DECOMPRESSED).unwrap().iter() {
+            for record in &batch.records(MAX_DECOMPRESSED).unwrap() {
                 let record = record.unwrap();
                 if record.offset >= at {
                     let value = String::from_utf8_lossy(record.value.unwrap()).into_owned();

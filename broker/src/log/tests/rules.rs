@@ -3,6 +3,20 @@ use crate::error::{ErrorCode, Refusal};
 use crate::types::NO_EPOCH;
 use crate::wire::records::{BatchView, Compression, TimestampType};
 
+struct Told(parking_lot::Mutex<Vec<Offset>>);
+impl SyncListener for Told {
+    fn synced(&self, offset: Offset) {
+        self.0.lock().push(offset);
+    }
+}
+
+struct Tell(tokio::sync::mpsc::UnboundedSender<Offset>);
+impl SyncListener for Tell {
+    fn synced(&self, offset: Offset) {
+        let _ = self.0.send(offset);
+    }
+}
+
 fn code(error: AppendError) -> ErrorCode {
     Refusal::from(error).code
 }
@@ -36,12 +50,6 @@ async fn what_is_appended_is_read_warm_and_cold() {
 async fn synced_follows_the_flusher_or_the_end() {
     let disk = MemoryDisk::default();
     let (_dir, log) = one_log(&disk, small()).await;
-    struct Told(parking_lot::Mutex<Vec<Offset>>);
-    impl SyncListener for Told {
-        fn synced(&self, offset: Offset) {
-            self.0.lock().push(offset);
-        }
-    }
     let told = Arc::new(Told(parking_lot::Mutex::default()));
     log.set_sync_listener(Some(told.clone()));
     append(&log, "a");
@@ -62,12 +70,6 @@ async fn the_flusher_task_syncs_without_being_asked() {
     let dir = LogDir::open(env, options("/data")).unwrap();
     dir.load_all(|_| small()).await.unwrap();
     let log = dir.create(&topic(), None, small()).unwrap();
-    struct Tell(tokio::sync::mpsc::UnboundedSender<Offset>);
-    impl SyncListener for Tell {
-        fn synced(&self, offset: Offset) {
-            let _ = self.0.send(offset);
-        }
-    }
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     log.set_sync_listener(Some(Arc::new(Tell(tell))));
     append(&log, "a");

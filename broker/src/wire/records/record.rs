@@ -112,6 +112,14 @@ impl<'a> Records<'a> {
     }
 }
 
+impl<'r> IntoIterator for &'r Records<'_> {
+    type Item = Result<Record<'r>, RecordsError>;
+    type IntoIter = RecordIter<'r>;
+    fn into_iter(self) -> RecordIter<'r> {
+        self.iter()
+    }
+}
+
 /// What [`Records::summary`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {

@@ -3,13 +3,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 fn three(compression: Compression) -> Bytes {
     let mut builder = BatchBuilder::new().compression(compression).producer(7, 1, 10);
     builder.push(1000, Some(b"k"), Some(b"value"));
     builder.push_record(&NewRecord {
         timestamp: 1003,
         key: None,
-        value: Some(&[b'x'; 100_000]),
+        value: Some(&vec![b'x'; 100_000]),
         headers: &[("a", Some(b"1")), ("a", None)],
     });
     builder.push(999, Some(b""), None);
@@ -90,7 +92,7 @@ fn a_cut_off_last_batch_is_left_out() {
 #[test]
 fn batches_that_a_client_may_not_send_are_refused() {
     let valid = three(Compression::None);
-    let cases: &[(&str, &dyn Fn(&mut Vec<u8>), ErrorCode)] = &[
+    let cases: &[(&str, Change<'_>, ErrorCode)] = &[
         ("magic", &|b| b[16] = 1, ErrorCode::InvalidRecord),
         ("crc", &|b| b[70] ^= 1, ErrorCode::CorruptMessage),
         ("length", &|b| b[11] = 0, ErrorCode::CorruptMessage),
@@ -106,7 +108,7 @@ fn batches_that_a_client_may_not_send_are_refused() {
         assert_eq!(error.code(), *code, "{name}");
     }
     // With a right CRC, only the contents are wrong.
-    let cases: &[(&str, &dyn Fn(&mut Vec<u8>))] = &[
+    let cases: &[(&str, Change<'_>)] = &[
         ("count", &|b| b[60] = 4),
         ("last offset delta", &|b| b[26] = 4),
         ("control", &|b| b[22] |= 0x20),
