@@ -16,6 +16,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::metadata::text;
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
+use crate::config::Settings;
 use crate::config::definition::{self, Definition, Kind, Update};
 use crate::config::topic::{ConfigMap, Layers, Source, Sourced};
 use crate::controller::topics::check_name;
@@ -31,7 +32,7 @@ async fn handle(
 ) -> Reply<DescribeConfigsResponse> {
     let image = broker.image.load_full();
     let describer = Describer {
-        broker,
+        settings: &broker.settings,
         image: &image,
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
@@ -41,7 +42,7 @@ async fn handle(
 }
 
 struct Describer<'a> {
-    broker: &'a Broker,
+    settings: &'a Settings,
     image: &'a Image,
     synonyms: bool,
     documentation: bool,
@@ -78,12 +79,12 @@ impl Describer<'_> {
     }
 
     fn layers<'b>(&'b self, topic: &'b dyn ConfigMap) -> Layers<'b> {
-        let id = self.broker.settings.node_id.to_string();
+        let id = self.settings.node_id.to_string();
         Layers {
             topic,
             broker: self.image.config(ResourceType::Broker, &id),
             cluster: self.image.config(ResourceType::Broker, ""),
-            settings: &self.broker.settings,
+            settings: self.settings,
         }
     }
 
@@ -106,7 +107,7 @@ impl Describer<'_> {
     }
 
     fn broker(&self, name: &str) -> Entries {
-        let own = self.broker.settings.node_id;
+        let own = self.settings.node_id;
         match name.parse::<i32>() {
             _ if name.is_empty() => Ok(self.cluster_wide()),
             Ok(id) if id == own => Ok(self.own()),
@@ -202,4 +203,94 @@ fn kind_code(kind: Kind) -> i8 {
 
 fn refuse<T>(message: String) -> Result<T, Refusal> {
     Err(Refusal::new(ErrorCode::InvalidRequest, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::image_of;
+    use crate::wire::metadata::{ConfigRecord, Record, TopicRecord};
+    use uuid::Uuid;
+
+    fn config(kind: i8, resource: &str, name: &str, value: &str) -> Record {
+        ConfigRecord {
+            resource_type: kind,
+            resource_name: resource.into(),
+            name: name.into(),
+            value: Some(value.into()),
+        }
+        .into()
+    }
+
+    fn described(file: &str, kind: i8, name: &str) -> DescribeConfigsResult {
+        let image = image_of([
+            TopicRecord { name: "orders".into(), topic_id: Uuid::from_u128(5) }.into(),
+            config(2, "orders", "retention.ms", "5"),
+            config(4, "", "log.retention.ms", "7"),
+            config(4, "1", "log.retention.bytes", "9"),
+        ]);
+        let settings = Settings::for_test(file);
+        let describer =
+            Describer { settings: &settings, image: &image, synonyms: true, documentation: true };
+        describer.describe(
+            &DescribeConfigsResource::default()
+                .with_resource_type(kind)
+                .with_resource_name(text(name)),
+        )
+    }
+
+    fn line(result: &DescribeConfigsResult, name: &str) -> String {
+        let entry = result.configs.iter().find(|entry| &*entry.name == name).unwrap();
+        let synonyms = entry.synonyms.iter().map(|synonym| {
+            let value = synonym.value.as_deref().unwrap_or("(hidden)");
+            format!("{}:{}={value}", synonym.source, &*synonym.name)
+        });
+        let synonyms: Vec<String> = synonyms.collect();
+        let value = entry.value.as_deref().unwrap_or("(none)");
+        format!("{value} from {} [{}]", entry.config_source, synonyms.join(", "))
+    }
+
+    #[test]
+    fn a_topic_setting_tells_its_value_its_source_and_what_it_hides() {
+        let topic = described("log.retention.bytes=3\nlog.roll.hours=1", 2, "orders");
+        assert_eq!(
+            line(&topic, "retention.ms"),
+            "5 from 1 [1:retention.ms=5, 3:log.retention.ms=7, 5:log.retention.hours=168]"
+        );
+        assert_eq!(
+            line(&topic, "retention.bytes"),
+            "9 from 2 [2:log.retention.bytes=9, 4:log.retention.bytes=3, 5:log.retention.bytes=-1]"
+        );
+        // As in Kafka, which names the source by the finest synonym alone.
+        assert_eq!(line(&topic, "segment.ms"), "3600000 from 5 []");
+        assert_eq!(line(&topic, "log.flush"), "sync from 5 [5:log.flush=sync]");
+        assert!(topic.configs.iter().all(|entry| entry.documentation.is_some()));
+        assert!(topic.configs.iter().all(|entry| !entry.name.starts_with("internal.")));
+    }
+
+    #[test]
+    fn a_broker_tells_of_itself_and_of_the_cluster_but_not_of_others() {
+        let own = described("ssl.keystore.password=secret\nnum.partitions=3", 4, "1");
+        assert_eq!(
+            line(&own, "num.partitions"),
+            "3 from 4 [4:num.partitions=3, 5:num.partitions=1]"
+        );
+        assert_eq!(
+            line(&own, "ssl.keystore.password"),
+            "(none) from 4 [4:ssl.keystore.password=(hidden)]"
+        );
+        let cluster = described("", 4, "");
+        assert_eq!(cluster.configs.len(), 1);
+        assert_eq!(line(&cluster, "log.retention.ms"), "7 from 3 [3:log.retention.ms=7]");
+        for (kind, name, message) in [
+            (4, "2", "Unexpected broker id, expected 1 or empty string, but received 2"),
+            (4, "x", "Broker id must be an integer, but it is: x"),
+            (2, "none", "The topic 'none' does not exist."),
+            (8, "1", "BrokerLogger settings are not described yet"),
+        ] {
+            let refused = described("", kind, name);
+            assert_ne!(refused.error_code, 0);
+            assert_eq!(refused.error_message.as_deref(), Some(message));
+        }
+    }
 }

@@ -144,3 +144,51 @@ fn refuse_all(
 fn cursor(topic: &str, partition: i32) -> Cursor {
     Cursor::default().with_topic_name(TopicName(text(topic))).with_partition_index(partition)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::three_brokers;
+    use kafka_protocol::messages::describe_topic_partitions_request::{
+        Cursor as From, TopicRequest,
+    };
+
+    fn paged(topics: &[&str], limit: i32, from: Option<(&str, i32)>) -> Result<String, ErrorCode> {
+        let image = three_brokers();
+        let view = View { image: &image, listener: "INSIDE" };
+        let topic = |name: &&str| TopicRequest::default().with_name(TopicName(text(name)));
+        let from = from.map(|(topic, partition)| {
+            From::default().with_topic_name(TopicName(text(topic))).with_partition_index(partition)
+        });
+        let request = DescribeTopicPartitionsRequest::default()
+            .with_topics(topics.iter().map(topic).collect())
+            .with_response_partition_limit(limit)
+            .with_cursor(from);
+        let response = page(&view, &request, 2000)?;
+        let topics = response.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|p| p.partition_index.to_string());
+            let partitions: Vec<_> = partitions.collect();
+            let name: &str = topic.name.as_deref().map_or("", |name| name);
+            format!("{name} {} [{}]", topic.error_code, partitions.join(" "))
+        });
+        let next = response
+            .next_cursor
+            .map(|cursor| format!("then {} {}", &*cursor.topic_name, cursor.partition_index));
+        Ok(topics.chain(next).collect::<Vec<_>>().join(", "))
+    }
+
+    #[test]
+    fn a_page_ends_at_the_limit_and_its_cursor_leads_to_the_next() {
+        assert_eq!(paged(&[], 2, None).unwrap(), "orders 0 [0 1], then orders 2");
+        assert_eq!(paged(&[], 2, Some(("orders", 2))).unwrap(), "orders 0 [2]");
+        let both = ["orders", "zebra"];
+        assert_eq!(paged(&both, 3, None).unwrap(), "orders 0 [0 1 2], then zebra 0");
+        assert_eq!(paged(&both, 3, Some(("zebra", 0))).unwrap(), "zebra 3 []");
+    }
+
+    #[test]
+    fn a_cursor_names_an_asked_topic_and_a_partition_that_can_exist() {
+        assert_eq!(paged(&["orders"], 9, Some(("zebra", 0))), Err(ErrorCode::InvalidRequest));
+        assert_eq!(paged(&[], 9, Some(("orders", -1))), Err(ErrorCode::InvalidRequest));
+    }
+}

@@ -275,3 +275,89 @@ pub(super) fn is_internal(topic: &str) -> bool {
 pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::{ORDERS, three_brokers};
+
+    fn view<'a>(image: &'a Image, listener: &'a str) -> View<'a> {
+        View { image, listener }
+    }
+
+    fn partitions(listener: &str, version: i16) -> Vec<String> {
+        let image = three_brokers();
+        let topic = view(&image, listener).topic(image.topic("orders").unwrap(), version);
+        let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+        let described = topic.partitions.iter().map(|p| {
+            let error = ErrorCode::try_from_code(p.error_code);
+            let (leader, offline) = (p.leader_id.0, ids(&p.offline_replicas));
+            format!("{error:?} leader {leader} of {:?} offline {offline:?}", ids(&p.replica_nodes))
+        });
+        described.collect()
+    }
+
+    #[test]
+    fn each_listener_sees_the_brokers_that_are_alive_and_have_it_with_its_own_addresses() {
+        let image = three_brokers();
+        let hosts = |listener| -> Vec<String> {
+            let brokers = view(&image, listener).brokers();
+            brokers.iter().map(|b| format!("{} {}", b.node_id.0, &*b.host)).collect()
+        };
+        assert_eq!(hosts("INSIDE"), ["1 inside-1", "2 inside-2"]);
+        assert_eq!(hosts("OUTSIDE"), ["1 outside-1"]);
+        assert_eq!(hosts("OTHER"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_leader_without_the_listener_is_an_error_that_depends_on_the_version() {
+        assert_eq!(
+            partitions("OUTSIDE", 6)[..2],
+            [
+                "None leader 1 of [1, 2] offline [2]",
+                "Some(ListenerNotFound) leader -1 of [2, 1] offline [2]",
+            ]
+        );
+        assert_eq!(
+            partitions("OUTSIDE", 5)[1],
+            "Some(LeaderNotAvailable) leader -1 of [2, 1] offline [2]"
+        );
+    }
+
+    #[test]
+    fn fenced_and_missing_replicas_are_offline_and_version_0_leaves_them_out() {
+        assert_eq!(partitions("INSIDE", 13)[2], "None leader 3 of [3, 9] offline [3, 9]");
+        assert_eq!(
+            partitions("INSIDE", 0)[2],
+            "Some(ReplicaNotAvailable) leader 3 of [] offline [3, 9]"
+        );
+    }
+
+    #[test]
+    fn topics_are_found_by_name_and_id_and_only_legal_missing_ones_can_be_created() {
+        let image = three_brokers();
+        let view = view(&image, "INSIDE");
+        let names: Vec<_> =
+            ["orders", "new", "a b"].iter().map(|name| TopicName(text(name))).collect();
+        let (topics, missing) = view.topics_by_name(&names, 13);
+        let codes: Vec<i16> = topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [0, 3, 17]);
+        assert_eq!(missing, names[1..2]);
+        assert_eq!(view.topic_by_id(ORDERS, 13).name, Some(TopicName(text("orders"))));
+        let unknown = view.topic_by_id(Uuid::from_u128(6), 13);
+        assert_eq!((unknown.error_code, unknown.name), (100, None));
+    }
+
+    #[test]
+    fn no_topics_means_all_in_version_0_and_none_later() {
+        let none = MetadataRequest::default().with_topics(Some(Vec::new()));
+        assert!(matches!(asked(&none, 0), Ok(Asked::All)));
+        assert!(matches!(asked(&none, 1), Ok(Asked::Names(names)) if names.is_empty()));
+        let all = MetadataRequest::default().with_topics(None);
+        assert!(matches!(asked(&all, 1), Ok(Asked::All)));
+        let by_id = MetadataRequestTopic::default().with_topic_id(ORDERS).with_name(None);
+        let by_id = MetadataRequest::default().with_topics(Some(vec![by_id]));
+        assert!(matches!(asked(&by_id, 12), Ok(Asked::Ids(_))));
+        assert!(matches!(asked(&by_id, 11), Err(ErrorCode::InvalidRequest)));
+    }
+}

@@ -55,6 +55,8 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sync_group;
 pub mod table;
+#[cfg(test)]
+mod testing;
 
 use std::any::Any;
 use std::fmt;
