@@ -54,7 +54,8 @@ pub struct LogDir {
     creating: Mutex<()>,
     /// The broker epoch of the run that ended cleanly, if the last one did.
     clean: Option<BrokerEpoch>,
-    starts: Offsets,
+    /// The log start offsets as they are in the file.
+    starts: Mutex<Offsets>,
     /// As the last run left them.
     high_watermarks: Offsets,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -87,7 +88,7 @@ impl LogDir {
             logs: Mutex::default(),
             creating: Mutex::default(),
             clean,
-            starts,
+            starts: Mutex::new(starts),
             high_watermarks,
             tasks: Mutex::default(),
             _lock: lock,
@@ -162,7 +163,7 @@ impl LogDir {
         Known {
             clean: self.clean.is_some(),
             recovery_point: self.shared.recovery_points.lock().get(partition).copied().unwrap_or(0),
-            start: self.starts.get(partition).copied().unwrap_or(0),
+            start: self.starts.lock().get(partition).copied().unwrap_or(0),
         }
     }
 
@@ -292,8 +293,13 @@ impl LogDir {
             *written = points;
         }
         drop(written);
-        let path = self.path().join(checkpoint::LOG_STARTS);
-        checkpoint::write_offsets(&*self.shared.env.disk, &path, &starts)
+        let mut written = self.starts.lock();
+        if *written != starts {
+            let path = self.path().join(checkpoint::LOG_STARTS);
+            checkpoint::write_offsets(&*self.shared.env.disk, &path, &starts)?;
+            *written = starts;
+        }
+        Ok(())
     }
 
     /// Syncs and closes all logs, writes all checkpoints and last the marker, which makes the next

@@ -85,6 +85,7 @@ fn contents(log: &Log) -> Vec<(Offset, String)> {
         for batch in Batches::new(&bytes) {
             let batch = batch.unwrap();
             batch.check().unwrap();
+            assert_eq!(log.epoch_at(batch.last_offset()), Some(batch.leader_epoch()));
             for record in &batch.records(MAX_DECOMPRESSED).unwrap() {
                 let record = record.unwrap();
                 if record.offset >= at {

@@ -401,3 +401,68 @@ async fn recovery_scans_only_past_the_recovery_point() {
     let (_dir, log) = one_log(&disk, LogConfig { segment_bytes: 1 << 20, ..small() }).await;
     assert_eq!(log.end_offset(), 201);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_retention_and_the_flusher_do_not_disturb_an_append() {
+    let folder = tempfile::tempdir().unwrap();
+    let env = crate::env::real::env();
+    let cache = TailCache::new(3000);
+    let options = LogDirOptions { tail_cache: cache.clone(), ..options(folder.path()) };
+    let dir = LogDir::open(env.clone(), options).unwrap();
+    let config = LogConfig { retention_bytes: 20_000, file_delete_delay_ms: 0, ..small() };
+    dir.load_all(|_| small()).await.unwrap();
+    let log = dir.create(&topic(), None, config).unwrap();
+    let total = 3000;
+    let writer = {
+        let log = log.clone();
+        crate::env::spawn(async move {
+            for n in 0..total {
+                assert_eq!(append(&log, &format!("value {n}")), n);
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let keeper = {
+        let (log, dir) = (log.clone(), dir.clone());
+        crate::env::spawn(async move {
+            while log.end_offset() < total {
+                log.retain(NOW, log.synced_offset()).unwrap();
+                log.shared.remove_due(i64::MAX);
+                dir.checkpoint().unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let mut at = 0;
+    while at < total {
+        let warm = log.read(at, 700, i64::MAX, true);
+        let read = match warm {
+            Ok(None) => {
+                let log = log.clone();
+                env.blocking(move || log.read_cold(at, 700, i64::MAX, true)).await
+            }
+            other => other.map(Option::unwrap_or_default),
+        };
+        match read {
+            Ok(bytes) => {
+                for batch in Batches::new(&bytes) {
+                    let batch = batch.unwrap();
+                    batch.check().unwrap();
+                    assert_eq!(batch.base_offset(), at);
+                    let records = batch.records(0).unwrap();
+                    let record = records.first().unwrap().unwrap();
+                    assert_eq!(record.value.unwrap(), format!("value {at}").as_bytes());
+                    at += 1;
+                }
+            }
+            Err(ReadError::OutOfRange { start, .. }) if start > at => at = start,
+            Err(error) => panic!("{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+    writer.await.unwrap();
+    keeper.await.unwrap();
+    assert!(log.why_offline().is_none());
+    dir.shut_down_cleanly(1).await.unwrap();
+    assert_eq!(log.synced_offset(), total);
+}
