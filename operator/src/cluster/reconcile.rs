@@ -31,7 +31,7 @@ use crate::resources::{Finding, GROUP, KafkaCluster, KafkaClusterStatus, VERSION
 
 /// How soon to look again at a cluster that is not ready: brokers tell Kubernetes when they are, so
 /// this is only for what nothing tells.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(2);
 
 /// One look.
 pub async fn reconcile(cluster: Arc<KafkaCluster>, context: Arc<Context>) -> Result<Action, Error> {
@@ -165,14 +165,15 @@ impl Look<'_> {
     ) -> Result<KafkaClusterStatus, Error> {
         let pods = gather::pods(&self.context.client, settled).await?;
         let bootstrap = names::bootstrap_address(settled);
-        let answer = if pods.is_empty() {
-            Err("no broker runs".to_owned())
+        let reachable = status::reachable(settled, &pods);
+        let answer = if reachable.is_empty() {
+            Err("no broker is ready".to_owned())
         } else {
-            self.context.kafka.cluster(&bootstrap).await.map_err(|error| error.to_string())
+            self.context.kafka.cluster(&reachable).await.map_err(|error| error.to_string())
         };
         let answer = answer.and_then(|answer| {
             let same = answer.id == id;
-            let other = || format!("{bootstrap} answers as Kafka cluster {}, not {id}", answer.id);
+            let other = || format!("{reachable} answers as Kafka cluster {}, not {id}", answer.id);
             if same { Ok(answer.clone()) } else { Err(other()) }
         });
         let kafka = answer.as_ref().map_err(Clone::clone);

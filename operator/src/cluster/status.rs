@@ -73,6 +73,18 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True")
 }
 
+/// Where the brokers that are ready can be asked: at their pods' own addresses, because names and
+/// services take a moment to follow them.
+pub fn reachable(cluster: &ValidCluster, pods: &[Pod]) -> String {
+    let port = cluster.spec.listeners.first().map_or(crate::resources::CLIENT_PORT, |l| l.port);
+    let address = |pod: &Pod| {
+        let ip = pod.status.as_ref()?.pod_ip.as_ref()?;
+        Some(if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") })
+    };
+    let ready = pods.iter().filter(|pod| runs(pod) && is_ready(pod));
+    ready.filter_map(address).collect::<Vec<_>>().join(",")
+}
+
 /// Whether the pod was made from an older template than the StatefulSet has now.
 fn is_outdated(pod: &Pod, set: &StatefulSet) -> bool {
     let made_from = pod.metadata.labels.as_ref().and_then(|it| it.get("controller-revision-hash"));
@@ -323,6 +335,18 @@ mod tests {
                 (Some(true), "ChangeNotSupported")
             ]
         );
+    }
+
+    #[test]
+    fn brokers_that_are_ready_are_asked_at_their_pods_addresses() {
+        let mut pods = vec![pod(0, "new", "Running", true), pod(1, "new", "Running", false)];
+        for pod in &mut pods {
+            pod.status.as_mut().unwrap().pod_ip = Some("10.0.0.7".to_owned());
+        }
+        assert_eq!(reachable(&demo(), &pods), "10.0.0.7:9092");
+        pods[0].status.as_mut().unwrap().pod_ip = Some("fd00::7".to_owned());
+        assert_eq!(reachable(&demo(), &pods), "[fd00::7]:9092");
+        assert_eq!(reachable(&demo(), &[]), "");
     }
 
     #[test]

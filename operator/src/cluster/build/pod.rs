@@ -98,7 +98,7 @@ fn broker(cluster: &ValidCluster, image: &str) -> Container {
         // Alive is not ready: a broker that recovers its log, for however long, is alive.
         startup_probe: Some(probe("/healthz", 1, 120)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
-        readiness_probe: Some(probe("/readyz", 2, 2)),
+        readiness_probe: Some(probe("/readyz", 1, 3)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
