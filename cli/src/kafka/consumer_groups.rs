@@ -303,7 +303,7 @@ async fn delete_offsets(admin: &Admin, options: &Options) -> Result<(), Stop> {
                         Ok(()) => "Successful".to_owned(),
                         Err(error) => {
                             partial = true;
-                            format!("Error: {}", error)
+                            format!("Error: {}", java_words(&error))
                         }
                     };
                     rows.push((at.topic.to_string(), at.partition.to_string(), status));
@@ -312,7 +312,7 @@ async fn delete_offsets(admin: &Admin, options: &Options) -> Result<(), Stop> {
             }
             Err(error) => {
                 let status = |at: &ottla_client::TopicPartition| {
-                    (at.topic.to_string(), at.partition.to_string(), format!("Error: {}", error))
+                    (at.topic.to_string(), at.partition.to_string(), format!("Error: {}", java_words(&error)))
                 };
                 rows.extend(partitions.iter().map(status));
                 Err(error)
@@ -324,20 +324,18 @@ async fn delete_offsets(admin: &Admin, options: &Options) -> Result<(), Stop> {
             say("\nError: Encountered some partition-level error, see the follow-up details.")
         }
         Ok(()) => say(format_args!("Request succeeded for deleting offsets from group {group}.")),
-        Err(Some(ErrorCode::GroupIdNotFound)) => {
-            say(format_args!("\nError: '{group}' does not exist."))
-        }
-        Err(Some(ErrorCode::InvalidGroupId)) => {
-            say(format_args!("\nError: '{group}' is not valid."))
-        }
-        Err(Some(ErrorCode::NonEmptyGroup)) => say(format_args!(
-            "\nError: Deleting offsets of a consumer group '{group}' is forbidden if the group is not empty."
-        )),
+        Err(Some(
+            ErrorCode::GroupIdNotFound
+            | ErrorCode::InvalidGroupId
+            | ErrorCode::NonEmptyGroup
+            | ErrorCode::GroupAuthorizationFailed,
+        )) => say(format_args!("\nError: {}", outcome.as_ref().err().map(ToString::to_string).unwrap_or_default())),
         Err(_) => say("\nError: Encountered some unknown error."),
     }
-    say(format_args!("\n{:<15} {:<10} {:<15}", "TOPIC", "PARTITION", "STATUS"));
+    let width = rows.iter().map(|(topic, ..)| topic.len()).max().unwrap_or(0).max(15);
+    say(format_args!("\n{:<width$} {:<10} {:<15}", "TOPIC", "PARTITION", "STATUS"));
     rows.iter().for_each(|(topic, partition, status)| {
-        say(format_args!("{topic:<15} {partition:<10} {status:<15}"))
+        say(format_args!("{topic:<width$} {partition:<10} {status:<15}"))
     });
     Ok(())
 }

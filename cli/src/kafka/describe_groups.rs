@@ -212,7 +212,7 @@ fn print_state(group: &GroupDescription, verbose: bool) {
         vec![
             group.id.clone(),
             coordinator,
-            group.assignor.clone(),
+            if group.assignor.is_empty() { "-".to_owned() } else { group.assignor.clone() },
             group.state.clone(),
             group.epochs.map_or_else(|| "-".to_owned(), |(epoch, _)| epoch.to_string()),
             group.epochs.map_or_else(|| "-".to_owned(), |(_, target)| target.to_string()),

@@ -315,7 +315,11 @@ impl Membership {
         self.heartbeat = Some(tokio::spawn(beat).abort_handle());
     }
 
-    pub(super) async fn commit(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> Result<()> {
+    pub(super) async fn commit(
+        &mut self,
+        offsets: &BTreeMap<TopicPartition, i64>,
+        epochs: &BTreeMap<TopicPartition, i32>,
+    ) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());
         }
@@ -326,7 +330,7 @@ impl Membership {
                 OffsetCommitRequestPartition::default()
                     .with_partition_index(at.partition)
                     .with_committed_offset(*offset)
-                    .with_committed_leader_epoch(-1)
+                    .with_committed_leader_epoch(epochs.get(at).copied().unwrap_or(-1))
                     .with_committed_metadata(Some(str_bytes(""))),
             );
         }

@@ -114,6 +114,8 @@ pub struct Consumer {
     options: Arc<ConsumerOptions>,
     /// `None` offset: still to be found.
     positions: BTreeMap<TopicPartition, Option<i64>>,
+    /// Leader epoch of the last record handed out; goes into commits.
+    epochs: BTreeMap<TopicPartition, i32>,
     buffered: VecDeque<(TopicPartition, VecDeque<Record>, i64)>,
     fetches: FuturesUnordered<BoxFuture<'static, Fetched>>,
     fetching: std::collections::BTreeSet<i32>,
@@ -129,6 +131,7 @@ impl Consumer {
             next_commit: Instant::now() + options.auto_commit_interval,
             options: Arc::new(options),
             positions: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             buffered: VecDeque::new(),
             fetches: FuturesUnordered::new(),
             fetching: std::collections::BTreeSet::new(),
@@ -229,7 +232,7 @@ impl Consumer {
         // Eager rebalancing: what was read is committed, then everything is given up until the new assignment.
         if self.options.auto_commit && membership.is_member() {
             let offsets = self.committable();
-            if let Err(error) = membership.commit(&offsets).await {
+            if let Err(error) = membership.commit(&offsets, &self.epochs).await {
                 tracing::warn!(%error, "could not commit before the rebalance");
             }
         }
@@ -302,6 +305,7 @@ impl Consumer {
             while owned && out.len() < self.options.max_poll_records {
                 let Some(record) = records.pop_front() else { break };
                 self.positions.insert(at.clone(), Some(record.offset + 1));
+                self.epochs.insert(at.clone(), record.leader_epoch);
                 out.push(consumer_record(&at, record));
             }
             if owned && !records.is_empty() {
@@ -345,7 +349,7 @@ impl Consumer {
             return Ok(());
         }
         if let Some(membership) = &mut self.membership {
-            return membership.commit(offsets).await;
+            return membership.commit(offsets, &self.epochs).await;
         }
         let Some(group) = &self.options.group else {
             return Err(Error::Invalid("a group id is needed to commit".into()));
