@@ -37,7 +37,7 @@ impl Default for Options {
             client_id: "ottla".into(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
-            api_timeout: Duration::from_secs(60),
+            api_timeout: Duration::from_mins(1),
             bootstrap_timeout: Duration::ZERO,
         }
     }
@@ -76,8 +76,10 @@ struct Inner {
     known: Mutex<Known>,
     /// By address. The outer lock is never held over a connect, the inner one is: so two callers
     /// share one attempt, and a broker that hangs delays nobody else.
-    connections: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>>>,
+    connections: Mutex<BTreeMap<String, Slot>>,
 }
+
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 
 #[derive(Default)]
 struct Known {
@@ -353,7 +355,7 @@ impl Client {
             };
             match failure {
                 Some(error) if error.is_retriable() && backoff.wait().await => {
-                    self.forget_coordinator(group)
+                    self.forget_coordinator(group);
                 }
                 _ => return result,
             }

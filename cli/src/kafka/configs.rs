@@ -188,10 +188,10 @@ async fn alter(admin: &Admin, options: &Options, entity: &Entity) -> Result<(), 
     let name = entity.name.as_deref().unwrap_or_default();
     match admin.alter_configs(&entity.kind.resource(name), changes).await {
         Ok(()) if name.is_empty() => {
-            say("Completed updating default config for brokers in the cluster.")
+            say("Completed updating default config for brokers in the cluster.");
         }
         Ok(()) => {
-            say(format_args!("Completed updating config for {} {name}.", entity.kind.singular()))
+            say(format_args!("Completed updating config for {} {name}.", entity.kind.singular()));
         }
         Err(error) => return Err(failed(&error)),
     }
@@ -250,10 +250,10 @@ async fn describe(admin: &Admin, options: &Options, entity: &Entity) -> Result<(
         match (name.is_empty(), all) {
             (true, _) => say("Default configs for brokers in the cluster are:"),
             (false, true) => {
-                say(format_args!("All configs for {} {name} are:", entity.kind.singular()))
+                say(format_args!("All configs for {} {name} are:", entity.kind.singular()));
             }
             (false, false) => {
-                say(format_args!("Dynamic configs for {} {name} are:", entity.kind.singular()))
+                say(format_args!("Dynamic configs for {} {name} are:", entity.kind.singular()));
             }
         }
         let mut entries: Vec<ConfigEntry> = entries

@@ -3,6 +3,8 @@
 //! As with Kafka's tool, an error about a group goes to standard output and the exit code stays 0;
 //! only wrong arguments are 1.
 
+use std::fmt::Write;
+
 use ottla_client::{Admin, Error, ErrorCode};
 
 use super::connect::{self, BOOTSTRAP, COMMAND_CONFIG};
@@ -122,7 +124,7 @@ fn check(options: &Options) -> Result<(), Stop> {
         if ["members", "offsets", "state"].iter().filter(|part| options.has(part)).count() > 1 {
             return usage("Option [describe] takes at most one of these options: [members], [offsets], [state]".into());
         }
-        if options.values("state").first().is_some() {
+        if !options.values("state").is_empty() {
             return usage("Option [describe] does not take a value for [state]".into());
         }
     }
@@ -207,17 +209,19 @@ async fn list(admin: &Admin, options: &Options) -> Result<(), Stop> {
     let types: Vec<String> = types.iter().map(|kind| kind.to_lowercase()).collect();
     let groups = consumer_groups(admin, &states, &types).await?;
     if !with_type && !with_state {
-        groups.iter().for_each(|group| say(&group.id));
+        for group in &groups {
+            say(&group.id);
+        }
         return Ok(());
     }
     let width = groups.iter().map(|group| group.id.len()).max().unwrap_or(0).max(15) + 10;
     let row = |id: &str, kind: &str, state: &str| {
         let mut line = format!("{id:<width$}");
         if with_type {
-            line.push_str(&format!(" {kind:<20}"));
+            let _ = write!(line, " {kind:<20}");
         }
         if with_state {
-            line.push_str(&format!(" {state:<20}"));
+            let _ = write!(line, " {state:<20}");
         }
         say(line);
     };
@@ -288,7 +292,7 @@ async fn delete_offsets(admin: &Admin, options: &Options) -> Result<(), Stop> {
         match partitions_of(admin, topic).await {
             Ok(found) => partitions.extend(found),
             Err(error) => {
-                rows.push((topic.clone(), "-".into(), format!("Error: {}", java_words(&error))))
+                rows.push((topic.clone(), "-".into(), format!("Error: {}", java_words(&error))));
             }
         }
     }
@@ -312,7 +316,11 @@ async fn delete_offsets(admin: &Admin, options: &Options) -> Result<(), Stop> {
             }
             Err(error) => {
                 let status = |at: &ottla_client::TopicPartition| {
-                    (at.topic.to_string(), at.partition.to_string(), format!("Error: {}", java_words(&error)))
+                    (
+                        at.topic.to_string(),
+                        at.partition.to_string(),
+                        format!("Error: {}", java_words(&error)),
+                    )
                 };
                 rows.extend(partitions.iter().map(status));
                 Err(error)
@@ -321,7 +329,7 @@ async fn delete_offsets(admin: &Admin, options: &Options) -> Result<(), Stop> {
     };
     match outcome.as_ref().map_err(Error::code) {
         Ok(()) if partial => {
-            say("\nError: Encountered some partition-level error, see the follow-up details.")
+            say("\nError: Encountered some partition-level error, see the follow-up details.");
         }
         Ok(()) => say(format_args!("Request succeeded for deleting offsets from group {group}.")),
         Err(Some(
@@ -329,14 +337,17 @@ async fn delete_offsets(admin: &Admin, options: &Options) -> Result<(), Stop> {
             | ErrorCode::InvalidGroupId
             | ErrorCode::NonEmptyGroup
             | ErrorCode::GroupAuthorizationFailed,
-        )) => say(format_args!("\nError: {}", outcome.as_ref().err().map(ToString::to_string).unwrap_or_default())),
+        )) => say(format_args!(
+            "\nError: {}",
+            outcome.as_ref().err().map(ToString::to_string).unwrap_or_default()
+        )),
         Err(_) => say("\nError: Encountered some unknown error."),
     }
     let width = rows.iter().map(|(topic, ..)| topic.len()).max().unwrap_or(0).max(15);
     say(format_args!("\n{:<width$} {:<10} {:<15}", "TOPIC", "PARTITION", "STATUS"));
-    rows.iter().for_each(|(topic, partition, status)| {
-        say(format_args!("{topic:<width$} {partition:<10} {status:<15}"))
-    });
+    for (topic, partition, status) in &rows {
+        say(format_args!("{topic:<width$} {partition:<10} {status:<15}"));
+    }
     Ok(())
 }
 

@@ -109,7 +109,9 @@ fn print_offsets(
         ]);
     }
     if !verbose {
-        table.iter_mut().for_each(|row| drop(row.remove(3)));
+        for row in &mut table {
+            row.remove(3);
+        }
     }
     let at_least: &[usize] = if verbose {
         &[15, 15, 10, 15, 15, 15, 15, 15, 15, 0]
@@ -220,7 +222,9 @@ fn print_state(group: &GroupDescription, verbose: bool) {
         ],
     ];
     if !verbose {
-        table.iter_mut().for_each(|row| drop(row.drain(4..6)));
+        for row in &mut table {
+            row.drain(4..6);
+        }
     }
     let at_least: &[usize] =
         if verbose { &[15, 25, 20, 20, 15, 25, 0] } else { &[15, 25, 20, 20, 0] };

@@ -59,6 +59,9 @@ impl Type {
     }
 }
 
+/// Writes one part of a record.
+type Part<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 impl Formatter {
     pub(crate) fn new(properties: &Properties) -> Result<Self, Stop> {
         let truth = |key: &str| {
@@ -89,7 +92,7 @@ impl Formatter {
     /// Appends `record`: the parts that are wanted, in Kafka's order. The line separator follows the
     /// value, or whatever comes last without it, but not a key.
     pub(crate) fn write(&self, record: &ConsumerRecord, out: &mut Vec<u8>) {
-        let parts: [(bool, &dyn Fn(&mut Vec<u8>)); 8] = [
+        let parts: [(bool, Part<'_>); 8] = [
             (self.timestamp, &|out| {
                 let kind = if record.log_append_time { "LogAppendTime" } else { "CreateTime" };
                 let words = match record.timestamp {
@@ -99,10 +102,10 @@ impl Formatter {
                 out.extend_from_slice(words.as_bytes());
             }),
             (self.partition, &|out| {
-                out.extend_from_slice(format!("Partition:{}", record.partition).as_bytes())
+                out.extend_from_slice(format!("Partition:{}", record.partition).as_bytes());
             }),
             (self.offset, &|out| {
-                out.extend_from_slice(format!("Offset:{}", record.offset).as_bytes())
+                out.extend_from_slice(format!("Offset:{}", record.offset).as_bytes());
             }),
             // Kafka's console consumer hands its formatter neither delivery count nor leader epoch.
             (self.delivery, &|out| out.extend_from_slice(b"Delivery:NOT_PRESENT")),

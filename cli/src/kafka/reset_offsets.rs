@@ -37,9 +37,9 @@ pub(super) async fn reset(admin: &Admin, options: &Options) -> Result<(), Stop> 
         plans.insert(group.clone(), plan);
     }
     if options.has("export") {
-        export(&plans)
+        export(&plans);
     } else {
-        print(&plans)
+        print(&plans);
     }
     Ok(())
 }
@@ -66,9 +66,9 @@ fn print(plans: &BTreeMap<String, Plan>) {
 fn export(plans: &BTreeMap<String, Plan>) {
     for (group, plan) in plans {
         let group = if plans.len() > 1 { format!("{group},") } else { String::new() };
-        plan.iter().for_each(|(at, offset)| {
-            say(format_args!("{group}{},{},{offset}", at.topic, at.partition))
-        });
+        for (at, offset) in plan {
+            say(format_args!("{group}{},{},{offset}", at.topic, at.partition));
+        }
     }
     say("");
 }

@@ -117,7 +117,7 @@ impl Admin {
                         }
                     }
                     Err(error) => {
-                        failed.extend(partitions.into_iter().map(|at| (at, error.clone())))
+                        failed.extend(partitions.into_iter().map(|at| (at, error.clone())));
                     }
                 }
             }

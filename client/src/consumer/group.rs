@@ -142,7 +142,7 @@ impl Membership {
                     match ErrorCode::try_from_code(topic.error_code) {
                         None => drop(found.insert(name, topic.partitions.len() as i32)),
                         Some(code) if code.is_retriable() => {
-                            tracing::warn!("topic {name}: {code:?}")
+                            tracing::warn!("topic {name}: {code:?}");
                         }
                         Some(code) => {
                             return Err(Error::kafka(
@@ -419,9 +419,12 @@ async fn heartbeat(
         let Err(error) = beat(&client, &group, &request).await else { continue };
         let mut state = shared.state.lock();
         match error.code() {
-            Some(ErrorCode::RebalanceInProgress) => {}
             Some(ErrorCode::UnknownMemberId) => state.member_id.clear(),
-            Some(ErrorCode::IllegalGeneration | ErrorCode::FencedInstanceId) => {}
+            Some(
+                ErrorCode::RebalanceInProgress
+                | ErrorCode::IllegalGeneration
+                | ErrorCode::FencedInstanceId,
+            ) => {}
             _ => {
                 drop(state);
                 client.forget_coordinator(&group);

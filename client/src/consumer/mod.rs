@@ -81,9 +81,9 @@ impl Default for ConsumerOptions {
             auto_commit_interval: Duration::from_secs(5),
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(3),
-            max_poll_interval: Duration::from_secs(300),
+            max_poll_interval: Duration::from_mins(5),
             assignors: vec![Assignor::Range, Assignor::RoundRobin],
-            metadata_max_age: Duration::from_secs(300),
+            metadata_max_age: Duration::from_mins(5),
             allow_auto_create_topics: true,
         }
     }
@@ -364,9 +364,10 @@ impl Consumer {
 
     /// Commits if auto-commit is on, and leaves the group.
     pub async fn close(mut self) -> Result<()> {
-        let committed = match self.options.auto_commit && self.options.group.is_some() {
-            true => self.commit().await,
-            false => Ok(()),
+        let committed = if self.options.auto_commit && self.options.group.is_some() {
+            self.commit().await
+        } else {
+            Ok(())
         };
         if let Some(membership) = self.membership.take() {
             membership.leave().await?;

@@ -8,6 +8,7 @@
 //! Deliberately absent: transactions.
 
 mod partitioner;
+mod request;
 mod sender;
 
 use std::collections::BTreeMap;
@@ -76,8 +77,8 @@ impl Default for ProducerOptions {
             retries: u32::MAX,
             retry_backoff: Duration::from_millis(100),
             request_timeout: Duration::from_secs(30),
-            delivery_timeout: Duration::from_secs(120),
-            max_block: Duration::from_secs(60),
+            delivery_timeout: Duration::from_mins(2),
+            max_block: Duration::from_mins(1),
             max_request_size: 1 << 20,
             buffer_memory: 32 << 20,
         }
@@ -127,7 +128,7 @@ pub struct Producer {
 }
 
 /// After this long the partition count of a topic is asked again.
-const METADATA_MAX_AGE: Duration = Duration::from_secs(300);
+const METADATA_MAX_AGE: Duration = Duration::from_mins(5);
 
 impl Producer {
     pub fn new(client: Client, mut options: ProducerOptions) -> Self {

@@ -11,14 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
-use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProducerId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::request::{ask_producer_id, produce};
 use super::{Acks, Delivered, ProducerOptions};
-use crate::names::topic_name;
 use crate::records::{NewRecord, Stamp, encode};
 use crate::{Client, Error, ErrorCode, Result, TopicPartition};
 
@@ -135,25 +133,22 @@ impl Sender {
         });
         // A flush promises what came before it, so what comes after starts a batch of its own.
         let flushed_up_to = self.flushes.last().map_or(0, |(id, _)| *id);
-        match open.filter(|batch| batch.id >= flushed_up_to) {
-            Some(batch) => {
-                batch.size += queued.size;
-                batch.queued.push(queued);
-            }
-            None => {
-                let id = self.next_batch;
-                self.next_batch += 1;
-                self.outstanding.insert(id);
-                queue.batches.push_back(Batch {
-                    id,
-                    size: queued.size,
-                    queued: vec![queued],
-                    created: Instant::now(),
-                    attempts: 0,
-                    stamp: None,
-                    bytes: None,
-                });
-            }
+        if let Some(batch) = open.filter(|batch| batch.id >= flushed_up_to) {
+            batch.size += queued.size;
+            batch.queued.push(queued);
+        } else {
+            let id = self.next_batch;
+            self.next_batch += 1;
+            self.outstanding.insert(id);
+            queue.batches.push_back(Batch {
+                id,
+                size: queued.size,
+                queued: vec![queued],
+                created: Instant::now(),
+                attempts: 0,
+                stamp: None,
+                bytes: None,
+            });
         }
     }
 
@@ -170,7 +165,7 @@ impl Sender {
     /// Sends every batch whose time has come; gives the time at which to look again.
     fn drain(&mut self) -> Instant {
         let now = Instant::now();
-        let mut wake = now + Duration::from_secs(3600);
+        let mut wake = now + Duration::from_hours(1);
         self.expire(now);
         let mut ready: Vec<TopicPartition> = Vec::new();
         let urgent = self.closing || !self.flushes.is_empty();
@@ -259,7 +254,9 @@ impl Sender {
     fn produce(&mut self, leader: i32, batches: Vec<(TopicPartition, Batch)>) {
         let (client, options) = (self.client.clone(), self.options.clone());
         self.work.push(Box::pin(async move {
-            let result = produce(&client, &options, leader, &batches).await;
+            let records: Vec<_> =
+                batches.iter().map(|(at, batch)| (at, batch.bytes.clone())).collect();
+            let result = produce(&client, &options, leader, records).await;
             Event::Produced(batches, result)
         }));
     }
@@ -459,53 +456,6 @@ impl Sender {
 /// Sequence numbers go round after the largest positive number.
 fn add_sequence(sequence: i32, count: usize) -> i32 {
     ((i64::from(sequence) + count as i64) % (i64::from(i32::MAX) + 1)) as i32
-}
-
-async fn ask_producer_id(client: &Client) -> Result<(i64, i16)> {
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(None)
-        .with_transaction_timeout_ms(i32::MAX)
-        .with_producer_id(ProducerId(-1))
-        .with_producer_epoch(-1);
-    let answer = client.to_any().await?.call(&request).await?;
-    Error::check(answer.error_code, None)?;
-    Ok((answer.producer_id.0, answer.producer_epoch))
-}
-
-async fn produce(
-    client: &Client,
-    options: &ProducerOptions,
-    leader: i32,
-    batches: &[(TopicPartition, Batch)],
-) -> Result<Vec<(TopicPartition, PartitionProduceResponse)>> {
-    let mut topics: BTreeMap<&str, Vec<PartitionProduceData>> = BTreeMap::new();
-    for (at, batch) in batches {
-        let data = PartitionProduceData::default()
-            .with_index(at.partition)
-            .with_records(batch.bytes.clone());
-        topics.entry(&at.topic).or_default().push(data);
-    }
-    let topics = topics.into_iter().map(|(name, data)| {
-        TopicProduceData::default().with_name(topic_name(name)).with_partition_data(data)
-    });
-    let request = ProduceRequest::default()
-        .with_acks(options.acks.number())
-        .with_timeout_ms(options.request_timeout.as_millis() as i32)
-        .with_topic_data(topics.collect());
-    let connection = client.to_broker(leader).await?;
-    if options.acks == Acks::None {
-        connection.send_and_forget(&request).await?;
-        return Ok(Vec::new());
-    }
-    let answer = connection.send_for(&request, options.request_timeout).await?.answer().await?;
-    let mut answers = Vec::new();
-    for topic in answer.responses {
-        let name: Arc<str> = topic.name.as_str().into();
-        for partition in topic.partition_responses {
-            answers.push((TopicPartition::new(name.clone(), partition.index), partition));
-        }
-    }
-    Ok(answers)
 }
 
 #[cfg(test)]
