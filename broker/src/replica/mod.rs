@@ -24,3 +24,6 @@ pub mod watchers;
 pub use partition::Partition;
 pub use partitions::{LeadershipListener, Partitions, Start};
 pub use remote::{Leaders, RemoteLeader, ToController};
+
+#[cfg(test)]
+mod tests;
