@@ -1,8 +1,10 @@
 //! All partitions on this broker, and how a new image changes them.
 //!
 //! Invariants: a partition exists here from the image that names this broker among its replicas
-//! until the one that no longer does; what lies on the disk without being in the image is kept
-//! until an image has told (a broker that starts late must not lose data), then deleted as stray.
+//! until the one that no longer does. No image counts before the first one that holds this run's
+//! own registration: a broker that starts replays history, in which its topics do not exist yet or
+//! have other ids, and acting on that would delete data. From then on, what lies on the disk
+//! without being in the image is stray and deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -65,6 +67,8 @@ pub struct Partitions {
     pub sessions: Mutex<Sessions<Named>>,
     all: RwLock<Topics>,
     listeners: Mutex<Vec<Arc<dyn LeadershipListener>>>,
+    /// Whether the images are of today; held while one is applied.
+    current: Mutex<bool>,
     /// What was found on the disk and no image has named yet.
     unclaimed: Mutex<BTreeSet<TopicPartition>>,
     /// Told when there is other or more to fetch.
@@ -124,6 +128,7 @@ impl Partitions {
             sessions: Mutex::new(sessions),
             all: RwLock::default(),
             listeners: Mutex::default(),
+            current: Mutex::new(false),
             unclaimed: Mutex::new(found),
             refetch: tokio::sync::Notify::new(),
         })
@@ -171,6 +176,36 @@ impl Partitions {
 
     /// Does what a new image asks for. Blocking: creates, deletes and truncates.
     pub fn apply(&self, new: &Image, delta: &Delta) {
+        let mut current = self.current.lock();
+        if *current {
+            self.apply_delta(new, delta);
+        } else if self.holds_registration(new) {
+            *current = true;
+            let everything = Delta::between(&Image::empty(&new.cluster_id), new);
+            self.apply_delta(new, &everything);
+        }
+    }
+
+    fn holds_registration(&self, image: &Image) -> bool {
+        let epoch = self.context.broker_epoch();
+        epoch >= 0 && image.broker(self.context.me).is_some_and(|me| me.epoch >= epoch)
+    }
+
+    /// The image may hold the registration before this broker has heard of its epoch.
+    pub async fn apply_once_registered(&self) {
+        let mut epoch = self.context.broker_epoch.clone();
+        loop {
+            if let Some(me) = self.me.upgrade() {
+                let env = &self.context.env;
+                env.blocking(move || me.apply(&me.image(), &Delta::default())).await;
+            }
+            if *self.current.lock() || epoch.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn apply_delta(&self, new: &Image, delta: &Delta) {
         let (mut gained, mut lost) = (Vec::new(), Vec::new());
         for (name, id) in &delta.deleted {
             self.drop_topic(name, *id, &mut lost);
@@ -181,9 +216,7 @@ impl Partitions {
             self.apply_partition(new, topic, changed, image, &mut gained, &mut lost);
         }
         self.apply_configs(new, delta);
-        if new.offset >= 0 {
-            self.claim(new);
-        }
+        self.claim(new);
         for listener in self.listeners.lock().iter() {
             listener.on_leadership(&gained, &lost);
         }
@@ -305,12 +338,8 @@ impl Partitions {
         }
     }
 
-    /// Deletes what an image that covers it does not name, or names for other brokers.
+    /// Deletes what the image does not name, or names for other brokers.
     fn claim(&self, image: &Image) {
-        // Until this broker is in the image, its own partitions may not be, either.
-        if image.broker(self.context.me).is_none_or(|me| me.fenced) {
-            return;
-        }
         let stray = std::mem::take(&mut *self.unclaimed.lock());
         for id in stray {
             if &*id.topic == crate::controller::topics::METADATA_TOPIC {

@@ -25,6 +25,7 @@ pub fn start(
         env::spawn(check_isrs(partitions.clone(), stop.clone())),
         env::spawn(checkpoint(partitions.clone(), stop.clone())),
         env::spawn(retain(partitions.clone(), stop.clone())),
+        env::spawn(apply_once_registered(partitions.clone(), stop.clone())),
     ]
 }
 
@@ -34,6 +35,14 @@ async fn pause(partitions: &Partitions, time: Duration, stop: &CancellationToken
         biased;
         () = stop.cancelled() => false,
         () = partitions.context.env.clock.sleep(time) => true,
+    }
+}
+
+async fn apply_once_registered(partitions: Arc<Partitions>, stop: CancellationToken) {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = partitions.apply_once_registered() => {}
     }
 }
 

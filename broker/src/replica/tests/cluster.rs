@@ -40,6 +40,7 @@ pub struct Node {
     pub partitions: Arc<Partitions>,
     image: Arc<ArcSwap<Image>>,
     up: AtomicBool,
+    pub epoch: watch::Sender<i64>,
     _folder: tempfile::TempDir,
 }
 
@@ -57,7 +58,7 @@ fn settings(id: NodeId, more: &str) -> Settings {
     ))
 }
 
-async fn node(id: NodeId, more: &str) -> Node {
+pub async fn node(id: NodeId, more: &str) -> Node {
     let folder = tempfile::tempdir().unwrap();
     let options = LogDirOptions {
         path: folder.path().to_owned(),
@@ -70,10 +71,10 @@ async fn node(id: NodeId, more: &str) -> Node {
     let dir = LogDir::open(env.clone(), options).unwrap();
     dir.load_all(|_| LogConfig::default()).await.unwrap();
     let image = Arc::new(ArcSwap::from_pointee(Image::empty("cluster")));
-    let epoch = watch::channel(i64::from(id) + 100).1;
-    let context = Context::new(env, settings(id, more), image.clone(), epoch);
+    let (epoch, registered) = watch::channel(i64::from(id) + 100);
+    let context = Context::new(env, settings(id, more), image.clone(), registered);
     let partitions = Partitions::new(context, dir, Arc::new(NoController));
-    Node { partitions, image, up: AtomicBool::new(true), _folder: folder }
+    Node { partitions, image, up: AtomicBool::new(true), epoch, _folder: folder }
 }
 
 impl Cluster {
@@ -137,6 +138,10 @@ impl Cluster {
             node.image.store(image.clone());
             node.partitions.apply(&image, &delta);
         }
+    }
+
+    pub fn truth(&self) -> Image {
+        self.truth.lock().clone()
     }
 
     pub fn elect(&self, leader: NodeId, isr: &[NodeId]) {
@@ -294,7 +299,7 @@ impl ToController for Decides {
     }
 }
 
-struct NoController;
+pub struct NoController;
 
 #[async_trait]
 impl ToController for NoController {
