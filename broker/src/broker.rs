@@ -1,15 +1,39 @@
 //! Starts a broker, wires its parts together, and shuts it down.
+//!
+//! The order of a start: identity, ports, controller (on the node that has it), the local logs,
+//! the metadata of the cluster, and only then the door for clients. A stop goes the other way
+//! round: leaderships first, so that clients hardly notice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::api::auto_create::AutoCreate;
 use crate::config::Settings;
-use crate::controller::{Controller, ControllerLink, Image};
+use crate::controller::follower::{Follow, MetadataFollower};
+use crate::controller::lifecycle::{Join, Lifecycle, Stage};
+use crate::controller::{Controller, ControllerLink, Image, Metadata, Start};
+use crate::coordinator::group::settings::GroupSettings;
 use crate::coordinator::runtime::Groups;
-use crate::env::Env;
-use crate::replica::Partitions;
+use crate::coordinator::topic::{Maker, OffsetsTopic, TopicCreator};
+use crate::env::{self, Env};
+use crate::error::{ErrorCode, Fault};
+use crate::log::{LogConfig, LogDir, LogDirOptions, TailCache};
+use crate::net::http::{self, Probe};
+use crate::net::{Bound, Metrics, Server};
+use crate::replica::{self, Partitions};
+
+/// Records that readers are likely to ask for again, in memory.
+const TAIL_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// How long a stopping broker waits until its leaderships have moved.
+const CONTROLLED_SHUTDOWN: Duration = Duration::from_secs(15);
 
 /// All parts of a running node.
 pub struct Broker {
@@ -25,4 +49,310 @@ pub struct Broker {
     pub link: Arc<ControllerLink>,
     /// Topics that clients named and that are being created.
     pub auto_create: AutoCreate,
+    pub log_dir: Arc<LogDir>,
+    pub lifecycle: Arc<Lifecycle>,
+    running: Running,
+}
+
+/// What is only needed to end.
+struct Running {
+    server: Mutex<Option<Arc<Server>>>,
+    stop: CancellationToken,
+    fault: Fatal,
+}
+
+/// The first fault that ends this node.
+#[derive(Clone)]
+struct Fatal(watch::Sender<Option<Arc<Fault>>>);
+
+impl Fatal {
+    fn raise(&self, fault: Fault) {
+        self.0.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert_with(|| Arc::new(fault));
+            is_first
+        });
+    }
+
+    fn handler(&self) -> Box<dyn FnOnce(Fault) + Send> {
+        let fatal = self.clone();
+        Box::new(move |fault| fatal.raise(fault))
+    }
+}
+
+impl Broker {
+    /// Starts a node; returns once its listeners are open and it has joined its cluster, or with
+    /// the fault that keeps it from that. Clients are served from when it is unfenced.
+    pub async fn start(env: Env, settings: Settings) -> Result<Arc<Self>, Fault> {
+        let span = info_span!("node", id = settings.node_id);
+        Self::begin(env, settings).instrument(span).await
+    }
+
+    async fn begin(env: Env, settings: Settings) -> Result<Arc<Self>, Fault> {
+        let begun = env.clock.now();
+        let fault = Fatal(watch::Sender::new(None));
+        let stop = CancellationToken::new();
+        let doors = Doors::open(&env, &settings, &stop).await?;
+        let cluster_id = crate::identity::cluster_id(&env, &settings).await?;
+        let log_dir = open_log_dir(&env, &settings, &cluster_id).await?;
+        let metadata = Metadata::new(&cluster_id);
+        let link = ControllerLink::new(&env, &settings, "requests");
+        let controller = match settings.roles.controller {
+            true => Some(
+                Controller::start(Start {
+                    env: env.clone(),
+                    settings: &settings,
+                    cluster_id: &cluster_id,
+                    directory_id: log_dir.directory_id(),
+                    metadata: metadata.clone(),
+                    stop: stop.clone(),
+                    on_fault: fault.handler(),
+                })
+                .await?,
+            ),
+            false => None,
+        };
+        let logs = log_dir.load_all(|_| LogConfig::default()).await?;
+        info!(logs = logs.len(), took = ?env.clock.now().duration_since(begun), "logs are open");
+        let lifecycle = Lifecycle::start(Join {
+            env: env.clone(),
+            settings: &settings,
+            cluster_id: &cluster_id,
+            directories: vec![log_dir.directory_id()],
+            metadata: metadata.clone(),
+            stop: stop.clone(),
+            on_fault: fault.handler(),
+        });
+        let partitions = Partitions::start(replica::Start {
+            env: env.clone(),
+            settings: &settings,
+            log_dir: log_dir.clone(),
+            image: metadata.shared(),
+            link: link.clone(),
+            broker_epoch: lifecycle.epoch(),
+        });
+        let groups = Groups::start(
+            env.clone(),
+            GroupSettings::of(&settings),
+            partitions.clone(),
+            metadata.shared(),
+            Maker::new(OffsetsTopic::of(&settings), link.clone()),
+        );
+        partitions.set_groups(groups.clone());
+        metadata.listen(partitions.clone());
+        metadata.listen(groups.clone());
+        metadata.start(stop.clone());
+        let broker = Arc::new(Self {
+            image: metadata.shared(),
+            auto_create: AutoCreate::default(),
+            running: Running { server: Mutex::default(), stop, fault },
+            env,
+            settings,
+            partitions,
+            groups,
+            controller,
+            link,
+            log_dir,
+            lifecycle,
+        });
+        broker.join(doors, metadata, &cluster_id).await?;
+        Ok(broker)
+    }
+
+    /// Opens the doors and follows the cluster.
+    async fn join(
+        self: &Arc<Self>,
+        doors: Doors,
+        metadata: Arc<Metadata>,
+        cluster_id: &str,
+    ) -> Result<(), Fault> {
+        let server = Arc::new(Server::new(self.clone(), doors.metrics));
+        doors.state.send_replace(Some(self.lifecycle.clone()));
+        for bound in doors.listeners {
+            server.serve(bound);
+        }
+        *self.running.server.lock() = Some(server);
+        if self.controller.is_none() {
+            MetadataFollower::start(Follow {
+                env: self.env.clone(),
+                settings: &self.settings,
+                cluster_id,
+                directory_id: self.log_dir.directory_id(),
+                metadata,
+                stop: self.running.stop.clone(),
+                on_fault: self.running.fault.handler(),
+            })
+            .await?;
+        }
+        self.lifecycle.set_ready();
+        env::spawn(self.clone().once_in_service().in_current_span());
+        env::spawn(self.clone().watch_disk().in_current_span());
+        Ok(())
+    }
+
+    /// Creates the topics of `KAFKA_CREATE_TOPICS`, once there are brokers to hold them.
+    async fn once_in_service(self: Arc<Self>) {
+        self.lifecycle.unfenced().await;
+        info!("in service");
+        for topic in self.settings.create_topics.clone() {
+            let mut request = CreatableTopic::default()
+                .with_name(kafka_protocol::messages::TopicName(topic.name.clone().into()))
+                .with_num_partitions(topic.partitions)
+                .with_replication_factor(topic.replicas);
+            if let Some(policy) = &topic.cleanup_policy {
+                request.configs.push(
+                    kafka_protocol::messages::create_topics_request::CreatableTopicConfig::default(
+                    )
+                    .with_name("cleanup.policy".to_owned().into())
+                    .with_value(Some(policy.clone().into())),
+                );
+            }
+            loop {
+                match self.link.create(request.clone()).await {
+                    Ok(()) => info!(topic = topic.name, "created"),
+                    Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => {}
+                    // The other brokers are on their way.
+                    Err(refusal) if refusal.code == ErrorCode::InvalidReplicationFactor => {
+                        self.env.clock.sleep(Duration::from_millis(500)).await;
+                        continue;
+                    }
+                    Err(refusal) => warn!(topic = topic.name, %refusal, "not created"),
+                }
+                break;
+            }
+        }
+    }
+
+    /// A log directory that went offline ends this node: it has no other.
+    async fn watch_disk(self: Arc<Self>) {
+        let mut offline = self.log_dir.offline();
+        tokio::select! {
+            biased;
+            () = self.running.stop.cancelled() => {}
+            Ok(why) = offline.wait_for(Option::is_some) => {
+                let why = why.as_deref().unwrap_or_default().to_owned();
+                self.running.fault.raise(Fault::Start(format!(
+                    "{}: the log directory is offline: {why}",
+                    self.log_dir.path().display()
+                )));
+            }
+        }
+    }
+
+    /// Waits for a fault that ends this node by itself.
+    pub async fn ended(&self) -> Result<(), Arc<Fault>> {
+        let mut fault = self.running.fault.0.subscribe();
+        match fault.wait_for(Option::is_some).await.ok().and_then(|first| (*first).clone()) {
+            Some(first) => Err(first),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves the leaderships away, answers what is under way, and closes the logs.
+    pub async fn shut_down(&self) {
+        if self.settings.controlled_shutdown && !self.lifecycle.shut_down(CONTROLLED_SHUTDOWN).await
+        {
+            warn!("stopping although the controller has not let go of this broker");
+        }
+        let server = self.running.server.lock().take();
+        if let Some(server) = &server {
+            server.stop_accepting();
+        }
+        self.groups.shut_down().await;
+        if let Some(server) = server {
+            server.shut_down().await;
+        }
+        self.partitions.shut_down().await;
+        self.running.stop.cancel();
+        if let Err(fault) = self.log_dir.shut_down_cleanly(self.lifecycle.broker_epoch()).await {
+            warn!(%fault, "the logs were not closed cleanly");
+        }
+    }
+}
+
+async fn open_log_dir(
+    env: &Env,
+    settings: &Settings,
+    cluster_id: &str,
+) -> Result<Arc<LogDir>, Fault> {
+    let [path] = &settings.log_dirs[..] else {
+        return Err(Fault::Start(
+            "log.dirs names several folders: more than one is not supported yet".to_owned(),
+        ));
+    };
+    let options = LogDirOptions {
+        path: path.clone(),
+        cluster_id: cluster_id.to_owned(),
+        node_id: settings.node_id,
+        tail_cache: TailCache::new(TAIL_CACHE_BYTES),
+        checkpoint_every: settings.log_flush_offset_checkpoint_interval.as_millis() as i64,
+    };
+    let opening = env.clone();
+    env.blocking(move || LogDir::open(opening, options)).await
+}
+
+/// Everything that listens: the ports for clients and nodes, bound but not yet served, and the
+/// door for probes, served from the first moment.
+struct Doors {
+    listeners: Vec<Bound>,
+    metrics: Arc<Metrics>,
+    state: watch::Sender<Option<Arc<Lifecycle>>>,
+}
+
+impl Doors {
+    async fn open(env: &Env, settings: &Settings, stop: &CancellationToken) -> Result<Self, Fault> {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let (state, lifecycle) = watch::channel(None);
+        if let Some((host, port)) = &settings.health {
+            let listener = env.net.listen(host, *port).await.map_err(|error| {
+                Fault::Start(format!("ottla.health.listener {host}:{port}: {error}"))
+            })?;
+            let probe = Arc::new(Probes { lifecycle, registry });
+            let (env, stop) = (env.clone(), stop.clone());
+            env::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    Err(error) = http::serve(env, listener, probe) => {
+                        warn!(%error, "the probes are no longer served");
+                    }
+                }
+            });
+        }
+        let mut listeners = Vec::new();
+        for endpoint in &settings.listeners.all {
+            listeners.push(Bound::bind(env, endpoint).await?);
+        }
+        Ok(Self { listeners, metrics, state })
+    }
+}
+
+struct Probes {
+    lifecycle: watch::Receiver<Option<Arc<Lifecycle>>>,
+    registry: Registry,
+}
+
+impl Probe for Probes {
+    /// A broker that opens its logs, for however long, is alive.
+    fn alive(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        match self.lifecycle.borrow().as_ref().map(|lifecycle| *lifecycle.stage().borrow()) {
+            Some(Stage::Unfenced) => Ok(()),
+            Some(Stage::Registering) => Err("not registered with the controller yet".to_owned()),
+            Some(Stage::Fenced) => Err("fenced: catching up with the cluster".to_owned()),
+            Some(Stage::ShuttingDown | Stage::ShutDown) => Err("shutting down".to_owned()),
+            None => Err("opening the logs".to_owned()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
 }

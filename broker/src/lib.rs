@@ -10,6 +10,7 @@ pub mod controller;
 pub mod coordinator;
 pub mod env;
 pub mod error;
+mod identity;
 pub mod log;
 pub mod net;
 pub mod raft;

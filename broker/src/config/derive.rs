@@ -191,6 +191,17 @@ pub(super) fn log_dirs(values: &Values<'_>) -> Result<Vec<PathBuf>, Fault> {
     Ok(dirs)
 }
 
+/// `ottla.health.listener`: host and port.
+pub(super) fn health(values: &Values<'_>) -> Result<Option<(String, u16)>, Fault> {
+    let name = "ottla.health.listener";
+    let Some(text) = values.given(name).map(str::trim).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = parsed.ok_or_else(|| wrong(format!("{name}: {text:?} is not HOST:PORT")))?;
+    Ok(Some((host.to_owned(), port)))
+}
+
 /// `address:count,…`; an IPv6 address stands in brackets.
 pub(super) fn by_address(values: &Values<'_>) -> Result<Vec<(IpAddr, usize)>, Fault> {
     let name = "max.connections.per.ip.overrides";

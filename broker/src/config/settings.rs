@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::definition;
 use super::derive::{
-    by_address, check_each, complete, create_topics, log_dirs, node_id, quorum, roles,
+    by_address, check_each, complete, create_topics, health, log_dirs, node_id, quorum, roles,
 };
 use super::environment::{CLUSTER_ID, CREATE_TOPICS};
 use super::listeners::{self, Endpoint, Listeners, wrong};
@@ -32,6 +32,8 @@ macro_rules! numbers {
             pub metadata_log_dir: PathBuf,
             /// Topics to be created once the broker serves.
             pub create_topics: Vec<CreateTopic>,
+            /// `ottla.health.listener`: host and port.
+            pub health: Option<(String, u16)>,
             /// `max.connections.per.ip.overrides`.
             pub max_connections_by_address: Vec<(IpAddr, usize)>,
             /// Settings as they were given, defaults left out.
@@ -43,11 +45,11 @@ macro_rules! numbers {
             fn numbers(values: &Values<'_>, head: Head) -> Result<Self, Fault> {
                 let Head {
                     node_id, cluster_id, roles, listeners, quorum, rack, log_dirs,
-                    metadata_log_dir, create_topics, max_connections_by_address, given,
+                    metadata_log_dir, create_topics, health, max_connections_by_address, given,
                 } = head;
                 Ok(Self {
                     node_id, cluster_id, roles, listeners, quorum, rack, log_dirs,
-                    metadata_log_dir, create_topics, max_connections_by_address, given,
+                    metadata_log_dir, create_topics, health, max_connections_by_address, given,
                     $($field: values.typed($name)?,)*
                 })
             }
@@ -184,6 +186,7 @@ struct Head {
     log_dirs: Vec<PathBuf>,
     metadata_log_dir: PathBuf,
     create_topics: Vec<CreateTopic>,
+    health: Option<(String, u16)>,
     max_connections_by_address: Vec<(IpAddr, usize)>,
     given: Properties,
 }
@@ -224,6 +227,7 @@ impl Settings {
             log_dirs,
             metadata_log_dir,
             create_topics,
+            health: health(&values)?,
             max_connections_by_address: by_address(&values)?,
             given: given.clone(),
         };

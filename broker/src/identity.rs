@@ -1,0 +1,69 @@
+//! Who this node is: the id of the cluster that it belongs to, before anything is written.
+//!
+//! A folder that has an identity keeps it. A new one takes the id that the settings give; without
+//! one, a node with the controller role founds a cluster with an id of its own making, and any
+//! other node asks the controller. Two nodes never found two clusters: only one voter is possible,
+//! and it alone may found.
+
+use std::time::Duration;
+
+use kafka_protocol::messages::DescribeClusterRequest;
+
+use crate::config::Settings;
+use crate::controller::ControllerLink;
+use crate::env::Env;
+use crate::error::Fault;
+use crate::log::{MetaProperties, uuid_to_text};
+
+/// How long a new broker waits for a controller that can tell it the id.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// DescribeCluster's word for the controllers' endpoints.
+const CONTROLLERS: i8 = 2;
+
+/// The id of the cluster. Refuses to start when the settings and a folder disagree.
+pub async fn cluster_id(env: &Env, settings: &Settings) -> Result<String, Fault> {
+    let found = {
+        let (env, dirs) = (env.clone(), settings.log_dirs.clone());
+        env.clone()
+            .blocking(move || {
+                let read = |dir| MetaProperties::read(&*env.disk, dir);
+                dirs.iter().map(|dir| read(dir)).collect::<Result<Vec<_>, _>>()
+            })
+            .await?
+    };
+    for (dir, meta) in settings.log_dirs.iter().zip(&found) {
+        if let (Some(meta), Some(given)) = (meta, &settings.cluster_id)
+            && meta.cluster_id != *given
+        {
+            return Err(Fault::Start(format!(
+                "{}: holds data of cluster {}, but the settings say cluster {given}: this node \
+                 was given a folder of another cluster; use another one, or correct the id",
+                dir.display(),
+                meta.cluster_id
+            )));
+        }
+    }
+    if let Some(meta) = found.into_iter().flatten().next() {
+        return Ok(meta.cluster_id);
+    }
+    if let Some(given) = &settings.cluster_id {
+        return Ok(given.clone());
+    }
+    if settings.roles.controller {
+        let id = uuid_to_text(env.random.uuid());
+        tracing::info!(cluster = id, "founding a new cluster");
+        return Ok(id);
+    }
+    tracing::info!("a new broker: asking the controller for the id of the cluster");
+    let link = ControllerLink::new(env, settings, "identity");
+    let request = DescribeClusterRequest::default().with_endpoint_type(CONTROLLERS);
+    let answer = link.send_within(request, PATIENCE).await.map_err(|error| {
+        Fault::Start(format!("the id of the cluster could not be learned: {error}"))
+    })?;
+    match answer.error_code {
+        0 => Ok(answer.cluster_id.to_string()),
+        code => {
+            Err(Fault::Start(format!("the controller does not tell its cluster: error {code}")))
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What clients did and saw, and whether it can be true of a log that loses nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A producer writes to one partition, in order: its values are `NAME:0`, `NAME:1`, …
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    pub idempotent: bool,
+    /// Numbers whose write was acknowledged, with the offset it was told.
+    pub acknowledged: BTreeMap<u64, i64>,
+    /// Numbers that were sent at least once.
+    pub sent: u64,
+}
+
+/// A topic and a partition of it.
+pub type Place = (String, i32);
+
+#[derive(Debug, Default)]
+pub struct History {
+    pub written: BTreeMap<(Place, String), Written>,
+    /// What readers saw, ever, at each offset.
+    pub seen: BTreeMap<Place, BTreeMap<i64, String>>,
+    /// The first thing that cannot be.
+    pub violation: Option<String>,
+}
+
+impl History {
+    /// A reader saw `value` at `offset`: what one reader saw, all must see for ever.
+    pub fn saw(&mut self, place: &Place, offset: i64, value: &str) {
+        let seen = self.seen.entry(place.clone()).or_default();
+        match seen.get(&offset) {
+            Some(before) if before != value => {
+                let what = format!("{place:?} offset {offset} was {before} and became {value}");
+                self.violation.get_or_insert(what);
+            }
+            Some(_) => {}
+            None => {
+                seen.insert(offset, value.to_owned());
+            }
+        }
+    }
+
+    /// Judges the whole, given the final content of each partition.
+    pub fn verdict(&self, logs: &BTreeMap<Place, BTreeMap<i64, String>>) -> Result<(), String> {
+        if let Some(violation) = &self.violation {
+            return Err(violation.clone());
+        }
+        for (place, seen) in &self.seen {
+            let log = logs.get(place).ok_or(format!("{place:?} cannot be read at the end"))?;
+            for (offset, value) in seen {
+                if log.get(offset) != Some(value) {
+                    let now = log.get(offset);
+                    return Err(format!(
+                        "{place:?} offset {offset}: a reader saw {value}, at the end it is {now:?}"
+                    ));
+                }
+            }
+        }
+        for ((place, producer), written) in &self.written {
+            let log = logs.get(place).ok_or(format!("{place:?} cannot be read at the end"))?;
+            check_producer(place, producer, written, log)?;
+        }
+        Ok(())
+    }
+}
+
+/// Nothing acknowledged is lost, first occurrences are in order, and an idempotent producer's
+/// records occur once.
+fn check_producer(
+    place: &Place,
+    producer: &str,
+    written: &Written,
+    log: &BTreeMap<i64, String>,
+) -> Result<(), String> {
+    let mut present = BTreeSet::new();
+    for (offset, value) in log {
+        let Some(number) = value.strip_prefix(producer).and_then(|rest| rest.strip_prefix(':'))
+        else {
+            continue;
+        };
+        let number: u64 = number.parse().map_err(|_| format!("{place:?} holds {value}"))?;
+        if number >= written.sent {
+            return Err(format!("{place:?} offset {offset} holds {value}, which was never sent"));
+        }
+        if present.contains(&number) {
+            if written.idempotent {
+                return Err(format!("{place:?} offset {offset} repeats {value}"));
+            }
+        } else if present.last().is_some_and(|last| *last > number) {
+            return Err(format!("{place:?} offset {offset}: {value} comes too late"));
+        }
+        present.insert(number);
+    }
+    for (number, offset) in &written.acknowledged {
+        if !present.contains(number) {
+            return Err(format!(
+                "{place:?} lost {producer}:{number}, acknowledged at offset {offset}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        ("t".to_owned(), 0)
+    }
+
+    fn log(values: &[&str]) -> BTreeMap<Place, BTreeMap<i64, String>> {
+        let log = values.iter().enumerate().map(|(at, value)| (at as i64, (*value).to_owned()));
+        [(place(), log.collect())].into()
+    }
+
+    fn history(idempotent: bool, acknowledged: &[u64], sent: u64) -> History {
+        let acknowledged = acknowledged.iter().map(|number| (*number, *number as i64)).collect();
+        let written = Written { idempotent, acknowledged, sent };
+        History { written: [((place(), "p".to_owned()), written)].into(), ..History::default() }
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_and_what_is_right_passes() {
+        let cases: [(&str, bool, &[u64], &[&str], Option<&str>); 7] = [
+            ("all there", true, &[0, 1], &["p:0", "p:1"], None),
+            ("unacknowledged may be missing", true, &[0], &["p:0"], None),
+            ("acknowledged may not", true, &[0, 1], &["p:0"], Some("lost p:1")),
+            ("a plain producer may repeat", false, &[0, 1], &["p:0", "p:1", "p:0"], None),
+            ("an idempotent one may not", true, &[0, 1], &["p:0", "p:1", "p:0"], Some("repeats")),
+            ("order counts", false, &[0, 1], &["p:1", "p:0"], Some("too late")),
+            ("nothing comes from nowhere", false, &[], &["p:9"], Some("never sent")),
+        ];
+        for (case, idempotent, acknowledged, values, expected) in cases {
+            let verdict = history(idempotent, acknowledged, 2).verdict(&log(values));
+            match expected {
+                None => assert_eq!(verdict, Ok(()), "{case}"),
+                Some(words) => assert!(verdict.unwrap_err().contains(words), "{case}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_reader_saw_may_not_change() {
+        let mut history = history(false, &[], 2);
+        history.saw(&place(), 0, "p:0");
+        assert_eq!(history.verdict(&log(&["p:0"])), Ok(()));
+        assert!(history.verdict(&log(&["p:1"])).is_err());
+        history.saw(&place(), 0, "p:1");
+        assert!(history.verdict(&log(&["p:1"])).unwrap_err().contains("became"));
+    }
+}

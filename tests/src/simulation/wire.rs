@@ -1,0 +1,134 @@
+//! The smallest Kafka client that a simulated workload needs: one connection, one call at a time.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::{RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use kafka_protocol::records::{
+    Compression, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use turmoil::net::TcpStream;
+
+/// No answer within this: the call failed, its outcome is unknown.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+pub struct Connection {
+    stream: TcpStream,
+    correlation: i32,
+}
+
+impl Connection {
+    pub async fn open(host: &str, port: u16) -> io::Result<Self> {
+        let stream = timeout(CALL_LIMIT, TcpStream::connect((host, port))).await??;
+        Ok(Self { stream, correlation: 0 })
+    }
+
+    /// Sends `request` in `version` and waits for its answer. After an error the connection is of
+    /// no use any more.
+    pub async fn call<R: Request>(&mut self, request: &R, version: i16) -> io::Result<R::Response> {
+        timeout(CALL_LIMIT, self.exchange(request, version)).await?
+    }
+
+    async fn exchange<R: Request>(&mut self, request: &R, version: i16) -> io::Result<R::Response> {
+        self.correlation += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation)
+            .with_client_id(Some(StrBytes::from_static_str("simulation")));
+        let mut frame = BytesMut::new();
+        frame.put_i32(0);
+        header.encode(&mut frame, R::header_version(version)).map_err(io::Error::other)?;
+        request.encode(&mut frame, version).map_err(io::Error::other)?;
+        let len = frame.len() as i32 - 4;
+        frame[..4].copy_from_slice(&len.to_be_bytes());
+        self.stream.write_all(&frame).await?;
+
+        let len = self.stream.read_i32().await?;
+        let mut answer = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        self.stream.read_exact(&mut answer).await?;
+        let mut answer = Bytes::from(answer);
+        let header = ResponseHeader::decode(
+            &mut answer,
+            <R::Response as HeaderVersion>::header_version(version),
+        )
+        .map_err(io::Error::other)?;
+        if header.correlation_id != self.correlation {
+            return Err(io::Error::other(format!(
+                "answer {} to request {}",
+                header.correlation_id, self.correlation
+            )));
+        }
+        let response = R::Response::decode(&mut answer, version).map_err(io::Error::other)?;
+        if answer.has_remaining() {
+            return Err(io::Error::other(format!("{} bytes after the answer", answer.remaining())));
+        }
+        Ok(response)
+    }
+}
+
+/// Who writes a batch: a plain producer, or an idempotent one with its next sequence number.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    pub producer_id: i64,
+    pub epoch: i16,
+    pub sequence: i32,
+}
+
+impl Identity {
+    pub const PLAIN: Self = Self { producer_id: -1, epoch: -1, sequence: -1 };
+}
+
+/// A batch of `values` as a producer sends it.
+pub fn batch(values: &[String], identity: Identity, timestamp: i64) -> Bytes {
+    let records: Vec<Record> = values
+        .iter()
+        .enumerate()
+        .map(|(at, value)| Record {
+            transactional: false,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: -1,
+            producer_id: identity.producer_id,
+            producer_epoch: identity.epoch,
+            timestamp_type: TimestampType::Creation,
+            offset: at as i64,
+            sequence: if identity.sequence < 0 { -1 } else { identity.sequence + at as i32 },
+            timestamp,
+            key: None,
+            value: Some(Bytes::from(value.clone())),
+            headers: indexmap::IndexMap::new(),
+        })
+        .collect();
+    let mut encoded = BytesMut::new();
+    RecordBatchEncoder::encode(
+        &mut encoded,
+        &records,
+        &RecordEncodeOptions { version: 2, compression: Compression::None },
+    )
+    .expect("a batch of our own can be encoded");
+    encoded.freeze()
+}
+
+/// The values of a fetched piece of log with their offsets; a cut batch at its end is left out.
+pub fn values(mut records: Bytes) -> Result<Vec<(i64, String)>, String> {
+    let mut values = Vec::new();
+    while records.len() >= 12 {
+        let len =
+            12 + i32::from_be_bytes([records[8], records[9], records[10], records[11]]) as usize;
+        if records.len() < len {
+            break;
+        }
+        let mut batch = records.split_to(len);
+        let set = RecordBatchDecoder::decode(&mut batch).map_err(|error| error.to_string())?;
+        values.extend(set.records.into_iter().map(|record| {
+            let value = record.value.unwrap_or_default();
+            (record.offset, String::from_utf8_lossy(&value).into_owned())
+        }));
+    }
+    Ok(values)
+}
