@@ -110,8 +110,11 @@ async fn serve_partition(
             .with_last_stable_offset(mark)
             .with_log_start_offset(log.start_offset())
     };
-    if asked.last_fetched_epoch >= 0 || asked.fetch_offset > log.end_offset() {
+    // An empty log agrees with any; Kafka gives its last epoch as 0.
+    if asked.fetch_offset > 0 {
         let (epoch, end) = log.end_of_epoch(asked.last_fetched_epoch);
+        // The protocol cannot say "before all epochs"; no epoch is 0.
+        let epoch = epoch.max(0);
         if epoch != asked.last_fetched_epoch || end < asked.fetch_offset {
             let parted = EpochEndOffset::default().with_epoch(epoch).with_end_offset(end);
             let mark = *high_watermark.borrow();

@@ -317,6 +317,9 @@ async fn an_observer_gets_what_is_committed_and_learns_where_it_parted() {
     let batches = decode(all.records.as_deref().unwrap()).unwrap();
     assert_eq!(batches.last().unwrap().last_offset + 1, end);
     assert_eq!((all.high_watermark, all.current_leader.leader_epoch), (end, 2));
+    // Kafka's empty log has last epoch 0.
+    let all_again = fetch(0, 0, "cluster").await.responses[0].partitions[0].clone();
+    assert_eq!(all_again.records, all.records);
     let none = fetch(end, 2, "cluster").await.responses[0].partitions[0].clone();
     assert_eq!((none.error_code, none.records.map(|it| it.len())), (0, Some(0)));
     // More of epoch 1 than the controller has.
