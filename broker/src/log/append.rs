@@ -190,7 +190,11 @@ impl Log {
         appended.bytes = bytes.len();
         let (last, newest) = (appended.last_offset, appended.max_timestamp);
         if writer.active.is_due(config, bytes.len() as u64, last, newest, now) {
-            self.roll(writer, appended.first_offset, now).map_err(|error| self.storage(error))?;
+            // At the end, not at the first offset, so that recovery can tell a gap that a leader's
+            // cleaner made from a lost tail; unless the gap is too wide for the index.
+            let too_wide = last - end > i64::from(i32::MAX);
+            let base = if too_wide { appended.first_offset } else { end };
+            self.roll(writer, base, now).map_err(|error| self.storage(error))?;
         }
         let written = writer.active.append(bytes, config.index_interval_bytes);
         if let Err((error, cut_back)) = written {

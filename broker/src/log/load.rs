@@ -176,8 +176,9 @@ fn segments(
             );
         }
         let next = segments.range(segment.base + 1..).next().map(|(base, _)| *base);
-        // After a gap in the bytes, what follows cannot be the rest of this log.
-        let broken = cut > 0 || next.is_some_and(|next| end > next);
+        // A segment begins where the one before ends: else that lost its tail, be it at the end of
+        // a batch, and what follows would lie behind a gap.
+        let broken = cut > 0 || next.is_some_and(|next| end != next);
         if broken {
             for (_, after) in segments.split_off(&(segment.base + 1)) {
                 tracing::warn!(segment = after.base, "removed a segment after the torn one");

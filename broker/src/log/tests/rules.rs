@@ -466,3 +466,21 @@ async fn readers_retention_and_the_flusher_do_not_disturb_an_append() {
     dir.shut_down_cleanly(1).await.unwrap();
     assert_eq!(log.synced_offset(), total);
 }
+
+#[tokio::test]
+async fn a_tail_lost_at_the_end_of_a_batch_takes_the_later_segments_with_it() {
+    let disk = MemoryDisk::default();
+    let (dir, log) = one_log(&disk, small()).await;
+    for n in 0..20 {
+        append(&log, &format!("value {n}"));
+    }
+    let batch = log.read_cold(0, 1, 99, true).unwrap().len() as u64;
+    let next = *log.segments.load().keys().nth(1).unwrap();
+    drop((dir, log));
+    let path = PathBuf::from("/data/t-0/00000000000000000000.log");
+    let file = disk.env().disk.open(&path, crate::env::disk::Open::ReadWrite).unwrap();
+    file.truncate(file.len().unwrap() - batch).unwrap();
+    let (_dir, log) = one_log(&disk, small()).await;
+    assert_eq!((log.end_offset(), log.segment_count()), (next - 1, 1));
+    assert_eq!(contents(&log).len() as i64, next - 1);
+}
