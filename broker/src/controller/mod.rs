@@ -12,7 +12,6 @@ pub mod driver;
 pub mod election;
 pub mod fetch;
 pub mod follower;
-pub mod formation;
 pub mod image;
 pub mod isr;
 pub mod lifecycle;

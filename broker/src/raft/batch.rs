@@ -62,7 +62,8 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Decoded>, Unreadable> {
         let batch = batch?;
         batch.check()?;
         let mut entries = Vec::new();
-        for record in batch.records(MAX_DECOMPRESSED)?.iter() {
+        let records = batch.records(MAX_DECOMPRESSED)?;
+        for record in &records {
             let record = record?;
             let (key, value) = (record.key.unwrap_or(&[]), record.value.unwrap_or(&[]));
             let malformed = |error| Unreadable::Record(record.offset, error);
