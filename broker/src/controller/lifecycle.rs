@@ -126,7 +126,8 @@ impl Lifecycle {
         }
     }
 
-    /// Moves all leaderships away; true when the controller has let the broker go in time.
+    /// Moves all leaderships away; true when the controller has let the broker go, false when that
+    /// took too long or no controller answers.
     pub async fn shut_down(&self, timeout: Duration) -> bool {
         self.wishes.send_modify(|wishes| wishes.shut_down = true);
         let mut stage = self.stage.clone();
@@ -183,6 +184,11 @@ impl Task {
             let wishes = *self.wished.borrow_and_update();
             match self.heartbeat(wishes).await {
                 Ok(response) => self.follow(wishes, &response).await?,
+                Err(error) if wishes.shut_down => {
+                    // As when a whole cluster stops: nobody is left who could take over.
+                    tracing::info!(%error, "stopping without leave: no controller answers");
+                    return Ok(());
+                }
                 Err(error) => tracing::warn!(%error, "a heartbeat was not answered"),
             }
             let stage = *self.stage.borrow();
