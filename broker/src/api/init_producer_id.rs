@@ -20,10 +20,8 @@ async fn handle(
     request: InitProducerIdRequest,
 ) -> Reply<InitProducerIdResponse> {
     if let Some(id) = &request.transactional_id {
-        let code = match id.is_empty() {
-            true => ErrorCode::InvalidRequest,
-            false => ErrorCode::UnsupportedVersion,
-        };
+        let code =
+            if id.is_empty() { ErrorCode::InvalidRequest } else { ErrorCode::UnsupportedVersion };
         return Reply::Now(refusal(code));
     }
     let partitions = broker.partitions.clone();

@@ -240,7 +240,8 @@ mod tests {
     #[test]
     fn a_follower_truncates_to_where_the_logs_part() {
         // epochs of the log, what the leader says, where to truncate
-        let cases: &[(&[(i32, i64)], (i32, i64), i64)] = &[
+        type Case<'a> = (&'a [(LeaderEpoch, Offset)], (LeaderEpoch, Offset), Offset);
+        let cases: &[Case<'_>] = &[
             // The same epoch, which ended earlier at the leader.
             (&[(1, 0), (2, 10)], (2, 15), 15),
             // The same epoch, which ended earlier here.

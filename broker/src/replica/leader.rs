@@ -335,7 +335,7 @@ impl Leader {
         self.take_replicas(image, now);
         if newer {
             self.partition_epoch = image.partition_epoch;
-            self.isr = image.isr.clone();
+            self.isr.clone_from(&image.isr);
             self.recovering = image.recovering;
             self.proposed = None;
         }

@@ -239,9 +239,12 @@ impl Partition {
         if leader.epoch != epoch {
             return Some(Err(ErrorCode::NotLeaderOrFollower));
         }
-        let enough = || match leader.has_enough_replicas() {
-            true => Ok(()),
-            false => Err(ErrorCode::NotEnoughReplicasAfterAppend),
+        let enough = || {
+            if leader.has_enough_replicas() {
+                Ok(())
+            } else {
+                Err(ErrorCode::NotEnoughReplicasAfterAppend)
+            }
         };
         (leader.high_watermark() >= required).then(enough)
     }

@@ -191,7 +191,7 @@ pub fn values(bytes: &Bytes) -> Vec<String> {
     let mut all = Vec::new();
     for batch in Batches::new(bytes).map_while(Result::ok) {
         let records = batch.records(1 << 20).unwrap();
-        for record in records.iter() {
+        for record in &records {
             all.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
         }
     }

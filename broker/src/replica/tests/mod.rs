@@ -96,19 +96,21 @@ async fn a_long_poll_is_woken_by_the_high_watermark_and_not_before() {
     cluster.stop().await;
 }
 
+type Change = fn(&mut kafka_protocol::messages::FetchRequest);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fetches_are_refused_with_kafkas_codes() {
     let cluster = Cluster::start(&[1, 2, 3], "").await;
     let leader = cluster.partition(1);
     let ticket = leader.append(batch(&["a"]), true, ANY_EPOCH, Origin::Client).unwrap();
     ticket.committed().await.unwrap();
-    let on = |id: i32, change: fn(&mut kafka_protocol::messages::FetchRequest)| {
+    let on = |id: i32, change: Change| {
         let partitions = cluster.node(id).partitions.clone();
         let mut request = consume(0, 0, 1);
         change(&mut request);
         async move { fetch(&partitions, request).await.error_code }
     };
-    let cases: [(i32, fn(&mut kafka_protocol::messages::FetchRequest), ErrorCode); 4] = [
+    let cases: [(i32, Change, ErrorCode); 4] = [
         (1, |it| it.topics[0].partitions[0].fetch_offset = 9, ErrorCode::OffsetOutOfRange),
         (
             1,
