@@ -140,6 +140,9 @@ fn check(options: &Options) -> Result<(), Stop> {
             );
         }
     }
+    if options.has("list") {
+        list_filters(options)?;
+    }
     if options.has("delete-offsets") && !(options.has("group") && options.has("topic")) {
         return usage(
             "Option [delete-offsets] takes the following options: [topic], [group]".into(),
@@ -204,9 +207,7 @@ async fn consumer_groups(
 
 async fn list(admin: &Admin, options: &Options) -> Result<(), Stop> {
     let (with_type, with_state) = (options.has("type"), options.has("state"));
-    let states = chosen_names(options, "state", &STATES, "Invalid state list", "Valid states")?;
-    let types = chosen_names(options, "type", &TYPES, "Invalid types list", "Valid types")?;
-    let types: Vec<String> = types.iter().map(|kind| kind.to_lowercase()).collect();
+    let (states, types) = list_filters(options)?;
     let groups = consumer_groups(admin, &states, &types).await?;
     if !with_type && !with_state {
         for group in &groups {
@@ -235,6 +236,14 @@ async fn list(admin: &Admin, options: &Options) -> Result<(), Stop> {
         row(&group.id, kind, &group.state);
     }
     Ok(())
+}
+
+/// The states and types that `--list` shows; empty: all.
+fn list_filters(options: &Options) -> Result<(Vec<String>, Vec<String>), Stop> {
+    let states = chosen_names(options, "state", &STATES, "Invalid state list", "Valid states")?;
+    let types = chosen_names(options, "type", &TYPES, "Invalid types list", "Valid types")?;
+    let types: Vec<String> = types.iter().map(|kind| kind.to_lowercase()).collect();
+    Ok((states, types))
 }
 
 /// The comma-separated names in the value of `option`, spelt as Kafka spells them.
