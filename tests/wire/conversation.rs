@@ -1,0 +1,259 @@
+//! Asking a broker over a plain socket, and writing down what it said in a form that can be compared.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{
+    ApiKey, BrokerId, ListOffsetsRequest, MetadataRequest, RequestHeader, ResponseHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable as _, Encodable as _, Request, StrBytes};
+use regex::Regex;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer is never longer than this here; a larger length means that we have lost the frame.
+const LONGEST: usize = 32 << 20;
+
+pub struct Talk {
+    address: SocketAddr,
+    socket: Option<TcpStream>,
+    correlation: i32,
+    lines: Vec<(String, String)>,
+    /// A time a minute ago, the same for both sides.
+    pub time: i64,
+}
+
+impl Talk {
+    pub fn with(address: SocketAddr, time: i64) -> Self {
+        Self { address, socket: None, correlation: 0, lines: Vec::new(), time }
+    }
+
+    /// What was asked and what was said, in order.
+    pub fn into_lines(self) -> Vec<(String, String)> {
+        self.lines
+    }
+
+    pub fn note(&mut self, asked: impl Into<String>, said: impl Into<String>) {
+        self.lines.push((asked.into(), said.into()));
+    }
+
+    /// Asks, notes the masked answer, and gives it back when there was one.
+    pub fn ask<R: Request>(&mut self, version: i16, request: &R) -> Option<R::Response>
+    where
+        R::Response: std::fmt::Debug,
+    {
+        self.ask_with(version, request, |_| {})
+    }
+
+    /// As `ask`; `arrange` brings an answer whose order means nothing into one order.
+    pub fn ask_with<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+        arrange: impl FnOnce(&mut R::Response),
+    ) -> Option<R::Response>
+    where
+        R::Response: std::fmt::Debug,
+    {
+        let asked = format!("{:?} v{version}", ApiKey::try_from(R::KEY).expect("a known key"));
+        match self.call(version, request) {
+            Ok(mut answer) => {
+                arrange(&mut answer);
+                self.note(asked, mask(&format!("{answer:?}")));
+                Some(answer)
+            }
+            Err(problem) => {
+                self.note(asked, problem.to_string());
+                None
+            }
+        }
+    }
+
+    /// Asks in every version that the request knows.
+    pub fn ask_all<R: Request>(&mut self, request: impl Fn(i16) -> R)
+    where
+        R::Response: std::fmt::Debug,
+    {
+        let versions = ApiKey::try_from(R::KEY).expect("a known key").valid_versions();
+        for version in versions.min..=versions.max {
+            self.ask(version, &request(version));
+        }
+    }
+
+    /// Asks without noting anything.
+    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Problem> {
+        let key = ApiKey::try_from(R::KEY).expect("a known key");
+        self.correlation += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.correlation)
+            .with_client_id(Some(StrBytes::from_static_str("wire")));
+        let mut frame = BytesMut::new();
+        frame.put_i32(0);
+        header
+            .encode(&mut frame, key.request_header_version(version))
+            .map_err(Problem::unsayable)?;
+        request.encode(&mut frame, version).map_err(Problem::unsayable)?;
+        let length = frame.len() as i32 - 4;
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        let mut answer = self.exchange(&frame)?;
+        let header = ResponseHeader::decode(&mut answer, key.response_header_version(version))
+            .map_err(|_| Problem::Garbled)?;
+        if header.correlation_id != self.correlation {
+            return Err(Problem::Garbled);
+        }
+        let response = R::Response::decode(&mut answer, version).map_err(|_| Problem::Garbled)?;
+        if answer.has_remaining() { Err(Problem::Garbled) } else { Ok(response) }
+    }
+
+    /// Sends raw bytes, notes what kind of answer they got.
+    pub fn send_raw(&mut self, what: &str, bytes: &[u8]) {
+        let said = match self.exchange(bytes) {
+            Ok(answer) => format!(
+                "an answer of {} bytes: {:?}",
+                answer.len(),
+                &answer[..answer.len().min(12)]
+            ),
+            Err(problem) => problem.to_string(),
+        };
+        self.socket = None;
+        self.note(what, said);
+    }
+
+    /// Sends bytes on a connection of their own, whatever comes of it.
+    pub fn fling(&mut self, bytes: &[u8]) {
+        if let Ok(mut socket) = connect(self.address) {
+            let _ = socket.write_all(bytes);
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+            let _ = io::copy(&mut socket, &mut io::sink());
+        }
+    }
+
+    fn exchange(&mut self, frame: &[u8]) -> Result<Bytes, Problem> {
+        let answer = self.try_exchange(frame);
+        if answer.is_err() {
+            self.socket = None;
+        }
+        answer
+    }
+
+    fn try_exchange(&mut self, frame: &[u8]) -> Result<Bytes, Problem> {
+        let socket = match &mut self.socket {
+            Some(socket) => socket,
+            none => none.insert(connect(self.address)?),
+        };
+        socket.write_all(frame)?;
+        let mut length = [0; 4];
+        socket.read_exact(&mut length)?;
+        let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > LONGEST {
+            return Err(Problem::Garbled);
+        }
+        let mut answer = vec![0; length];
+        socket.read_exact(&mut answer)?;
+        Ok(Bytes::from(answer))
+    }
+
+    /// Waits until every partition of the topic has a leader that serves.
+    pub fn wait_for_leaders(&mut self, topic: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if self.is_served(topic).unwrap_or(false) {
+                return;
+            }
+        }
+        self.note("wait for leaders", format!("{topic} never had them"));
+    }
+
+    /// The metadata may name a leader before that broker has heard of it: its own word counts.
+    fn is_served(&mut self, topic: &str) -> Result<bool, Problem> {
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(name(topic)))]))
+            .with_allow_auto_topic_creation(false);
+        let known = self.call(9, &request)?;
+        let Some(found) = known.topics.first().filter(|found| found.error_code == 0) else {
+            return Ok(false);
+        };
+        let latest = |index: i32| {
+            ListOffsetsPartition::default().with_partition_index(index).with_timestamp(-1)
+        };
+        let partitions = found.partitions.iter().map(|one| latest(one.partition_index)).collect();
+        let request =
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![
+                ListOffsetsTopic::default().with_name(name(topic)).with_partitions(partitions),
+            ]);
+        let answer = self.call(7, &request)?;
+        Ok(answer.topics.iter().flat_map(|topic| &topic.partitions).all(|one| one.error_code == 0))
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+pub fn name(text: &str) -> TopicName {
+    TopicName(text_of(text))
+}
+
+pub fn text_of(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// Why there is no answer. Both sides may have none, as long as it is for the same reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("this version cannot say it: {0}")]
+    Unsayable(String),
+    #[error("the connection was closed")]
+    Closed,
+    #[error("no answer within {PATIENCE:?}")]
+    Silence,
+    #[error("an answer that does not parse")]
+    Garbled,
+}
+
+impl Problem {
+    fn unsayable(why: impl std::fmt::Display) -> Self {
+        Self::Unsayable(why.to_string())
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silence,
+            _ => Self::Closed,
+        }
+    }
+}
+
+/// Hides what differs between any two clusters.
+fn mask(line: &str) -> String {
+    static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+        [
+            (r"throttle_time_ms: \d+", "throttle_time_ms: _"),
+            (r"(\w+_id): 00000000-0000-0000-0000-000000000000", "$1: none"),
+            (r"(\w+_id): [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "$1: some"),
+            (r#"(\w*message): Some\("(?:[^"\\]|\\.)*"\)"#, "$1: Some(_)"),
+            (r#"host: "[^"]*", port: \d+"#, "host: _, port: _"),
+            (r#"cluster_id: (Some\()?"[^"]*"\)?"#, "cluster_id: _"),
+            (r"session_id: [1-9]\d*", "session_id: some"),
+            (r"producer_id: ProducerId\(\d+\)", "producer_id: some"),
+            (r"wire-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "wire-_"),
+            (r#"client_host: "[^"]*""#, "client_host: _"),
+        ]
+        .map(|(pattern, put)| (Regex::new(pattern).expect("a pattern of ours"), put))
+        .into()
+    });
+    MASKS
+        .iter()
+        .fold(line.to_owned(), |line, (pattern, put)| pattern.replace_all(&line, *put).into_owned())
+}
