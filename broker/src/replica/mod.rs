@@ -12,6 +12,8 @@ pub mod leader;
 pub mod log_config;
 pub mod partition;
 pub mod partitions;
+#[cfg(feature = "simulation")]
+mod planted;
 pub mod producer_ids;
 pub mod read;
 pub mod remote;

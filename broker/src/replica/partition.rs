@@ -19,6 +19,8 @@ use uuid::Uuid;
 use super::context::Context;
 use super::follower::{self, Follower, FollowerLog};
 use super::leader::{self, Effect, Leader, Proposal, ReplicaFetch, Rules};
+#[cfg(feature = "simulation")]
+use super::planted;
 use super::ticket::Ticket;
 use super::watchers::Watchers;
 use crate::controller::image::{Image, PartitionImage};
@@ -217,8 +219,15 @@ impl Partition {
                 ),
             ));
         }
-        let appended = self.log.append_as_leader(batches, leader.epoch, origin, now)?;
         let epoch = leader.epoch;
+        #[cfg(feature = "simulation")]
+        if origin == Origin::Client
+            && let Some(ticket) =
+                planted::acknowledged_before_append(self, &self.context.env, &batches, epoch)
+        {
+            return Ok(ticket);
+        }
+        let appended = self.log.append_as_leader(batches, epoch, origin, now)?;
         leader.on_append(self.log.end_offset());
         // With log.flush=page-cache the synced offset follows at once, and nobody tells.
         let image = self.context.image.load();

@@ -211,6 +211,7 @@ impl Strikes {
                 }
                 trace.note(&format!("broker {broker} crashes, power lost: {}", fault.power));
                 sim.crash(host(broker));
+                disks[broker].end_of_process();
                 if fault.power {
                     disks[broker].lose_power(&self.random);
                 }

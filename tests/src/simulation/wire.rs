@@ -97,7 +97,8 @@ pub fn batch(values: &[String], identity: Identity, timestamp: i64) -> Bytes {
             producer_epoch: identity.epoch,
             timestamp_type: TimestampType::Creation,
             offset: at as i64,
-            sequence: if identity.sequence < 0 { -1 } else { identity.sequence + at as i32 },
+            // A plain producer's batch has the base sequence -1, and the encoder counts on.
+            sequence: identity.sequence + at as i32,
             timestamp,
             key: None,
             value: Some(Bytes::from(value.clone())),

@@ -39,6 +39,10 @@ pub struct World {
     pub trace: Trace,
 }
 
+fn now_ms() -> i64 {
+    START_MS + turmoil::sim_elapsed().unwrap_or_default().as_millis() as i64
+}
+
 fn name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_owned()))
 }
@@ -242,18 +246,18 @@ impl World {
                 continue;
             };
             match fetch(open, &place, offset, 500).await {
-                Ok((0, records, _)) => match values(records) {
+                Ok((0, records)) => match values(records) {
                     Ok(new) => self.take(&place, &mut offset, new),
                     Err(error) => self.violate(format!("{place:?} at {offset}: {error}")),
                 },
-                Ok((1, ..)) => {
+                Ok((1, _)) => {
                     self.violate(format!(
                         "{place:?} offset {offset} was read and is now out of range"
                     ));
                     return;
                 }
                 other => {
-                    if let Ok((code, ..)) = other {
+                    if let Ok((code, _)) = other {
                         self.trace.note(&format!("reader of {place:?} refused: {code}"));
                     }
                     connection = None;
@@ -301,16 +305,38 @@ impl World {
         for topic in &self.scenario.topics {
             for partition in 0..topic.partitions {
                 let place = (topic.name.clone(), partition);
-                let log = self.whole_log(&place, &mut random, end).await?;
+                let last = self.last_record(&place, &mut random, end).await?;
+                let log = self.whole_log(&place, last, &mut random, end).await?;
                 logs.insert(place, log);
             }
         }
         Ok(logs)
     }
 
+    /// Writes one more record: all that was acknowledged lies before it, whatever a leader that
+    /// was elected just now believes to be committed.
+    async fn last_record(
+        &self,
+        place: &Place,
+        random: &mut StdRng,
+        end: Instant,
+    ) -> Result<i64, String> {
+        let records = batch(&["end:0".to_owned()], Identity::PLAIN, now_ms());
+        while Instant::now() < end {
+            if let Some(mut connection) = self.to_leader(place, random).await
+                && let Ok((0, offset)) = send(&mut connection, place, records.clone()).await
+            {
+                return Ok(offset);
+            }
+            sleep(RETRY).await;
+        }
+        Err(format!("{place:?} takes no records after the last fault"))
+    }
+
     async fn whole_log(
         &self,
         place: &Place,
+        last: i64,
         random: &mut StdRng,
         end: Instant,
     ) -> Result<BTreeMap<i64, String>, String> {
@@ -324,16 +350,14 @@ impl World {
                 sleep(RETRY).await;
                 continue;
             };
-            while let Ok((0, records, high_watermark)) =
-                fetch(&mut connection, place, offset, 0).await
-            {
+            while let Ok((0, records)) = fetch(&mut connection, place, offset, 0).await {
                 for (at, value) in values(records)? {
                     if at >= offset {
                         log.insert(at, value);
                         offset = at + 1;
                     }
                 }
-                if offset >= high_watermark {
+                if offset > last {
                     return Ok(log);
                 }
                 if Instant::now() >= end {
@@ -370,7 +394,7 @@ async fn fetch(
     place: &Place,
     offset: i64,
     wait_ms: i32,
-) -> io::Result<(i16, bytes::Bytes, i64)> {
+) -> io::Result<(i16, bytes::Bytes)> {
     let partition = FetchPartition::default()
         .with_partition(place.1)
         .with_fetch_offset(offset)
@@ -386,7 +410,7 @@ async fn fetch(
         .with_topics(vec![topic]);
     let answer = connection.call(&request, 11).await?;
     if answer.error_code != 0 {
-        return Ok((answer.error_code, bytes::Bytes::new(), 0));
+        return Ok((answer.error_code, bytes::Bytes::new()));
     }
     let partition = answer
         .responses
@@ -394,6 +418,5 @@ async fn fetch(
         .flat_map(|topic| topic.partitions)
         .next()
         .ok_or_else(|| io::Error::other("an answer without the partition"))?;
-    let records = partition.records.unwrap_or_default();
-    Ok((partition.error_code, records, partition.high_watermark))
+    Ok((partition.error_code, partition.records.unwrap_or_default()))
 }

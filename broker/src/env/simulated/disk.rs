@@ -5,7 +5,7 @@
 //! unsynced page either the old bytes or the new remain, and the length is anything in between, so
 //! that a tail may be torn, missing or filled with zeros.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,12 +35,19 @@ struct State {
     tree: Tree,
     /// The trees since the last sync, oldest first: any of them may be what a crash leaves.
     unsynced: Vec<Tree>,
-    locks: BTreeSet<PathBuf>,
+    /// Who holds a lock: a number for each taking.
+    locks: BTreeMap<PathBuf, u64>,
+    locks_taken: u64,
 }
 
 impl SimulatedDisk {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The process that used the disk has died: its locks are free, its writes are kept.
+    pub fn end_of_process(&self) {
+        self.0.lock().locks.clear();
     }
 
     /// The machine loses power: unsynced names and pages are kept or lost as `random` says.
@@ -202,10 +209,14 @@ impl Disk for SimulatedDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         self.open(path, Open::ReadWrite)?;
-        if !self.0.lock().locks.insert(path.to_owned()) {
+        let mut state = self.0.lock();
+        if state.locks.contains_key(path) {
             return Err(ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(Lock { disk: self.clone(), path: path.to_owned() }))
+        state.locks_taken += 1;
+        let number = state.locks_taken;
+        state.locks.insert(path.to_owned(), number);
+        Ok(Box::new(Lock { disk: self.clone(), path: path.to_owned(), number }))
     }
 }
 
@@ -219,11 +230,15 @@ fn subtree(tree: &Tree, top: &Path) -> Vec<(PathBuf, Node)> {
 struct Lock {
     disk: SimulatedDisk,
     path: PathBuf,
+    number: u64,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        self.disk.0.lock().locks.remove(&self.path);
+        let mut state = self.disk.0.lock();
+        if state.locks.get(&self.path) == Some(&self.number) {
+            state.locks.remove(&self.path);
+        }
     }
 }
 
