@@ -116,8 +116,7 @@ impl Task {
             match call.await {
                 Ok(response) => {
                     let answer = self.read(response)?;
-                    let log = self.log.clone();
-                    for effect in self.observer.on_answer(answer, |epoch| log.end_of_epoch(epoch)) {
+                    for effect in self.observer.on_answer(answer) {
                         self.carry_out(effect).await?;
                     }
                 }
@@ -185,7 +184,13 @@ impl Task {
                 let (env, log) = (self.env.clone(), self.log.clone());
                 self.env.blocking(move || state.write(&*env.disk, log.folder())).await
             }
-            Effect::Truncate(offset) => self.truncate(offset).await,
+            Effect::LeaderLostMetadata => Err(Fault::Start(format!(
+                "controller {} no longer has metadata that this broker was sent as committed: its \
+                 volume was lost or replaced. This broker stops instead of forgetting its topics; \
+                 give the controller its old {} back, or start over with empty folders on all nodes",
+                self.observer.leader_id,
+                crate::raft::log::FOLDER,
+            ))),
             Effect::Append(records) => {
                 if !records.is_empty() {
                     let log = self.log.clone();
@@ -205,21 +210,6 @@ impl Task {
                  this broker and restart it"
             ))),
         }
-    }
-
-    /// The leader has no such records. They were never committed, unless the cluster lost its
-    /// metadata; then what this broker knows is wrong, and it starts over.
-    async fn truncate(&mut self, offset: Offset) -> Result<(), Fault> {
-        let log = self.log.clone();
-        self.env.blocking(move || log.truncate_to(offset)).await?;
-        if self.loader.next_offset() > self.log.end_offset() {
-            tracing::warn!(
-                offset,
-                "the metadata log was cut below what was replayed: replaying anew"
-            );
-            self.loader = Loader::new(Image::empty(&self.cluster_id));
-        }
-        Ok(())
     }
 
     /// Replays what is committed, and publishes it.

@@ -135,6 +135,14 @@ struct Node {
 
 impl Node {
     async fn start(dir: &std::path::Path, controller: u16) -> Self {
+        Self::start_with(dir, controller, Box::new(|fault| panic!("{fault}"))).await
+    }
+
+    async fn start_with(
+        dir: &std::path::Path,
+        controller: u16,
+        on_fault: Box<dyn FnOnce(crate::error::Fault) + Send>,
+    ) -> Self {
         let settings = Settings::for_test(&format!(
             "node.id=2\nprocess.roles=broker\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
              controller.listener.names=CONTROLLER\nlisteners=PLAINTEXT://127.0.0.1:9092\n\
@@ -151,7 +159,7 @@ impl Node {
             directory_id: Uuid::from_u128(2 << 100),
             metadata: metadata.clone(),
             stop: stop.clone(),
-            on_fault: Box::new(|fault| panic!("{fault}")),
+            on_fault,
         })
         .await
         .unwrap();
@@ -211,7 +219,7 @@ async fn a_broker_joins_follows_and_leaves_and_finds_its_copy_again() {
 }
 
 #[tokio::test]
-async fn a_broker_whose_copy_has_more_than_the_controller_cuts_it() {
+async fn a_broker_whose_controller_lost_metadata_stops_and_forgets_nothing() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // Both start as the same log; then the broker's grows on its own in epoch 1.
     let (_, _, stop) = start_controller(one.path()).await;
@@ -223,11 +231,16 @@ async fn a_broker_whose_copy_has_more_than_the_controller_cuts_it() {
     let stray =
         crate::wire::metadata::TopicRecord { name: "stray".into(), topic_id: Uuid::from_u128(7) };
     log.append(&crate::raft::batch::of_records(&[stray.into()], place)).unwrap();
+    let end = log.end_offset();
     drop((log, ours));
-    let (controller, port, stop) = start_controller(one.path()).await;
-    let node = Node::start(two.path(), port).await;
-    within(5, node.until(|image| image.epoch == controller.epoch())).await;
-    assert!(node.metadata.image().topic("stray").is_none());
+    let (_controller, port, stop) = start_controller(one.path()).await;
+    let (told, fault) = tokio::sync::oneshot::channel();
+    let on_fault = Box::new(|fault: crate::error::Fault| told.send(fault.to_string()).unwrap());
+    let node = Node::start_with(two.path(), port, on_fault).await;
+    let fault = within(5, fault).await.unwrap();
+    assert!(fault.contains("no longer has metadata"), "{fault}");
     node.stop.cancel();
     stop.cancel();
+    let log = crate::raft::MetadataLog::open(&real::env(), two.path()).unwrap();
+    assert_eq!(log.end_offset(), end, "nothing was cut");
 }

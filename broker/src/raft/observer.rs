@@ -1,8 +1,9 @@
 //! The observer's side of KRaft: what to fetch, and what an answer means.
 //!
 //! Pure: the driver sends the fetches and does what [`Observer::on_answer`] says. An observer
-//! appends what its leader sends, truncates when the leader's epochs say that the logs have parted,
-//! and replays up to the high watermark only.
+//! appends what its leader sends and replays up to the high watermark only. With one voter, which
+//! sends nothing that is not committed, the logs never part: if they do, the voter has lost its own,
+//! and the observer forgets nothing. Deliberately absent until there are several voters: truncation.
 
 use bytes::Bytes;
 
@@ -26,12 +27,13 @@ pub struct Answer {
 pub enum Effect {
     /// Append these batches, then replay up to the high watermark.
     Append(Bytes),
-    /// Cut the log back to this end.
-    Truncate(Offset),
     /// Write the epoch and leader down, before anything of that epoch is appended.
     RecordEpoch(NodeId, LeaderEpoch),
     /// Ask someone else, or wait a little.
     FindLeader,
+    /// The leader knows less than we have, although it sent only what was committed: its log is
+    /// not the one that we followed. Nothing may be forgotten because of that.
+    LeaderLostMetadata,
     /// We are too far behind, and cannot go on.
     NeedsSnapshot(Offset, LeaderEpoch),
 }
@@ -50,12 +52,7 @@ impl Observer {
         Self { leader_id: -1, epoch, high_watermark: 0 }
     }
 
-    /// `own_end(epoch)` is the end of the largest epoch not above `epoch` in our own log.
-    pub fn on_answer(
-        &mut self,
-        answer: Answer,
-        own_end: impl FnOnce(LeaderEpoch) -> (LeaderEpoch, Offset),
-    ) -> Vec<Effect> {
+    pub fn on_answer(&mut self, answer: Answer) -> Vec<Effect> {
         let mut effects = Vec::new();
         if answer.leader_epoch > self.epoch
             || (answer.leader_epoch == self.epoch && self.leader_id != answer.leader_id)
@@ -64,15 +61,17 @@ impl Observer {
             self.leader_id = answer.leader_id;
             effects.push(Effect::RecordEpoch(self.leader_id, self.epoch));
         }
+        if answer.leader_epoch < self.epoch && answer.leader_id >= 0 {
+            // The epochs of the one voter only grow: in an earlier one it has lost its log.
+            effects.push(Effect::LeaderLostMetadata);
+            return effects;
+        }
         if answer.leader_epoch < self.epoch || answer.error != NONE {
             effects.push(Effect::FindLeader);
             return effects;
         }
         if answer.diverging.0 != NO_EPOCH {
-            let (epoch, end) = own_end(answer.diverging.0);
-            let common =
-                if epoch == answer.diverging.0 { end.min(answer.diverging.1) } else { end };
-            effects.push(Effect::Truncate(common));
+            effects.push(Effect::LeaderLostMetadata);
             return effects;
         }
         if let Some((offset, epoch)) = answer.snapshot {
@@ -97,35 +96,32 @@ mod tests {
     #[test]
     fn a_new_epoch_is_recorded_before_its_records_are_appended() {
         let mut observer = Observer::new(3);
-        let effects = observer.on_answer(answer(4), |_| (3, 10));
+        let effects = observer.on_answer(answer(4));
         assert_eq!(effects, [Effect::RecordEpoch(0, 4), Effect::Append(Bytes::new())]);
-        let effects = observer.on_answer(answer(4), |_| (3, 10));
+        let effects = observer.on_answer(answer(4));
         assert_eq!(effects, [Effect::Append(Bytes::new())]);
     }
 
     #[test]
-    fn an_earlier_epoch_is_not_followed() {
+    fn an_answer_that_names_no_leader_is_not_followed() {
         let mut observer = Observer::new(3);
-        assert_eq!(observer.on_answer(answer(2), |_| (2, 9)), [Effect::FindLeader]);
+        let nobody = Answer { leader_id: -1, ..answer(2) };
+        assert_eq!(observer.on_answer(nobody), [Effect::FindLeader]);
         assert_eq!(observer.epoch, 3);
     }
 
     #[test]
-    fn logs_that_have_parted_are_cut_to_what_both_have() {
+    fn a_leader_that_has_lost_its_log_makes_nobody_forget() {
         let mut observer = Observer { leader_id: 0, epoch: 5, high_watermark: 4 };
-        let diverged = |at| Answer { diverging: at, ..answer(5) };
-        // We have more of epoch 3 than the leader.
-        let effects = observer.on_answer(diverged((3, 7)), |_| (3, 9));
-        assert_eq!(effects, [Effect::Truncate(7)]);
-        // We have nothing of epoch 3: our own epoch 2 ends first.
-        let effects = observer.on_answer(diverged((3, 7)), |_| (2, 5));
-        assert_eq!(effects, [Effect::Truncate(5)]);
+        let parted = Answer { diverging: (3, 7), ..answer(5) };
+        assert_eq!(observer.on_answer(parted), [Effect::LeaderLostMetadata]);
+        assert_eq!(observer.on_answer(answer(1)), [Effect::LeaderLostMetadata]);
     }
 
     #[test]
     fn the_high_watermark_never_falls() {
         let mut observer = Observer { leader_id: 0, epoch: 5, high_watermark: 4 };
-        observer.on_answer(Answer { high_watermark: -1, ..answer(5) }, |_| (5, 9));
+        observer.on_answer(Answer { high_watermark: -1, ..answer(5) });
         assert_eq!(observer.high_watermark, 4);
     }
 }
