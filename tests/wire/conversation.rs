@@ -246,8 +246,9 @@ fn mask(line: &str) -> String {
             (r#"host: "[^"]*", port: \d+"#, "host: _, port: _"),
             (r#"cluster_id: (Some\()?"[^"]*"\)?"#, "cluster_id: _"),
             (r"session_id: [1-9]\d*", "session_id: some"),
-            (r"producer_id: ProducerId\(\d+\)", "producer_id: some"),
-            (r"wire-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "wire-_"),
+            (r" producer_id: \d+", " producer_id: some"),
+            (r#""(\w+)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"#, "\"$1-_"),
+            (r"log_append_time_ms: \d+", "log_append_time_ms: some"),
             (r#"client_host: "[^"]*""#, "client_host: _"),
         ]
         .map(|(pattern, put)| (Regex::new(pattern).expect("a pattern of ours"), put))

@@ -36,6 +36,23 @@ fn group(text: &str) -> GroupId {
     GroupId(text_of(text))
 }
 
+/// Kafka lists the partitions that do not exist first; order means nothing here.
+fn commit(talk: &mut Talk, version: i16, request: &OffsetCommitRequest) {
+    talk.ask_with(version, request, |answer| {
+        for topic in &mut answer.topics {
+            topic.partitions.sort_by_key(|one| one.partition_index);
+        }
+    });
+}
+
+fn delete_offsets(talk: &mut Talk, text: &str) {
+    talk.ask_with(0, &offset_deletion(text), |answer| {
+        for topic in &mut answer.topics {
+            topic.partitions.sort_by_key(|one| one.partition_index);
+        }
+    });
+}
+
 fn find(talk: &mut Talk) {
     // The first one makes the offsets topic: until it is there, the answer is "try again".
     let first = FindCoordinatorRequest::default().with_key(text_of("found"));
@@ -178,12 +195,12 @@ fn life(talk: &mut Talk) {
             .with_generation_id(generation);
         talk.ask(version.min(4), &beat);
         talk.ask(version.min(4), &beat.clone().with_generation_id(generation + 1));
-        talk.ask(version, &committing(&text, "group-topic", &member, generation));
-        talk.ask(version, &committing(&text, "group-topic", &member, generation + 1));
+        commit(talk, version, &committing(&text, "group-topic", &member, generation));
+        commit(talk, version, &committing(&text, "group-topic", &member, generation + 1));
         talk.ask(version.min(9), &fetching(version.min(9), &text, "group-topic"));
         talk.ask(version.min(5), &DescribeGroupsRequest::default().with_groups(vec![group(&text)]));
         talk.ask(2, &DeleteGroupsRequest::default().with_groups_names(vec![group(&text)]));
-        talk.ask(0, &offset_deletion(&text));
+        delete_offsets(talk, &text);
         if version < 3 {
             talk.ask(
                 version,
@@ -248,10 +265,10 @@ fn refused(talk: &mut Talk) {
                     .with_member_id(nobody.clone())
                     .with_generation_id(1),
             );
-            talk.ask(version, &committing(text, "group-topic", &nobody, 1));
+            commit(talk, version, &committing(text, "group-topic", &nobody, 1));
         }
         talk.ask(2, &DeleteGroupsRequest::default().with_groups_names(vec![group(text)]));
-        talk.ask(0, &offset_deletion(text));
+        delete_offsets(talk, text);
         for version in [0, 5, 6] {
             talk.ask(version, &DescribeGroupsRequest::default().with_groups(vec![group(text)]));
         }
@@ -287,8 +304,8 @@ fn offsets_alone(talk: &mut Talk) {
     let none = StrBytes::default();
     for version in 2..=9 {
         let text = format!("alone-{version}");
-        talk.ask(version, &committing(&text, "group-topic", &none, -1));
-        talk.ask(version, &committing(&text, "nobody-made-this", &none, -1));
+        commit(talk, version, &committing(&text, "group-topic", &none, -1));
+        commit(talk, version, &committing(&text, "nobody-made-this", &none, -1));
         talk.ask(version, &fetching(version, &text, "group-topic"));
         talk.ask(version, &fetching(version, "nobody", "group-topic"));
     }
@@ -301,8 +318,8 @@ fn offsets_alone(talk: &mut Talk) {
     let long = "x".repeat(5000);
     let mut heavy = committing("heavy", "group-topic", &none, -1);
     heavy.topics[0].partitions[0].committed_metadata = Some(text_of(&long));
-    talk.ask(8, &heavy);
-    talk.ask(0, &offset_deletion("alone-5"));
+    commit(talk, 8, &heavy);
+    delete_offsets(talk, "alone-5");
     talk.ask(7, &fetching(7, "alone-5", "group-topic"));
     talk.ask(
         2,

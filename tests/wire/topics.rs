@@ -78,6 +78,9 @@ const SERVED: &[ApiKey] = &[
     ApiKey::DescribeCluster,
 ];
 
+/// Topic settings that Kafka does not have.
+const OWN_SETTINGS: &[&str] = &["log.flush"];
+
 fn api_versions(talk: &mut Talk) {
     let request = ApiVersionsRequest::default()
         .with_client_software_name(text_of("wire"))
@@ -261,10 +264,11 @@ fn create_refused(talk: &mut Talk) {
             talk.ask(version, &creation(vec![creatable.clone()]));
         }
     }
-    talk.ask(
+    talk.ask_with(
         5,
         &creation(vec![topic("twice", 1, 1), topic("twice", 2, 1), topic("once", 1, 1)])
             .with_validate_only(true),
+        arrange,
     );
     talk.ask(5, &creation(Vec::new()));
 }
@@ -299,6 +303,7 @@ fn create(talk: &mut Talk) {
 fn arrange(answer: &mut kafka_protocol::messages::CreateTopicsResponse) {
     for made in &mut answer.topics {
         if let Some(configs) = &mut made.configs {
+            configs.retain(|entry| !OWN_SETTINGS.contains(&entry.name.as_str()));
             configs.sort_by(|a, b| a.name.cmp(&b.name));
         }
     }
@@ -416,6 +421,7 @@ fn describe_configs(talk: &mut Talk) {
                         format!("DescribeConfigs v{version}"),
                         format!("error {}", result.error_code),
                     );
+                    result.configs.retain(|entry| !OWN_SETTINGS.contains(&entry.name.as_str()));
                     result.configs.sort_by(|a, b| a.name.cmp(&b.name));
                     for entry in &result.configs {
                         talk.note(
