@@ -125,6 +125,15 @@ impl Talk {
         self.note(what, said);
     }
 
+    /// Sends raw bytes, notes only whether there was an answer.
+    pub fn send_raw_for_kind(&mut self, what: &str, bytes: &[u8]) {
+        let said = self
+            .exchange(bytes)
+            .map_or_else(|problem| problem.to_string(), |_| "an answer".to_owned());
+        self.socket = None;
+        self.note(what, said);
+    }
+
     /// Sends bytes on a connection of their own, whatever comes of it.
     pub fn fling(&mut self, bytes: &[u8]) {
         if let Ok(mut socket) = connect(self.address) {
@@ -242,7 +251,7 @@ fn mask(line: &str) -> String {
             (r"throttle_time_ms: \d+", "throttle_time_ms: _"),
             (r"(\w+_id): 00000000-0000-0000-0000-000000000000", "$1: none"),
             (r"(\w+_id): [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "$1: some"),
-            (r#"(\w*message): Some\("(?:[^"\\]|\\.)*"\)"#, "$1: Some(_)"),
+            (r#"(\w*message): (?:None|Some\("(?:[^"\\]|\\.)*"\))"#, "$1: _"),
             (r#"host: "[^"]*", port: \d+"#, "host: _, port: _"),
             (r#"cluster_id: (Some\()?"[^"]*"\)?"#, "cluster_id: _"),
             (r"session_id: [1-9]\d*", "session_id: some"),

@@ -75,7 +75,7 @@ fn main() -> ExitCode {
             continue;
         } else {
             println!("FAIL wire: {}: {} of {lines} answers differ", case.name, differences.len());
-            for difference in differences.iter().take(8) {
+            for difference in differences.iter().take(30) {
                 println!("{difference}");
             }
         }
@@ -111,6 +111,6 @@ fn compare(one: &[(String, String)], other: &[(String, String)]) -> Vec<String> 
 }
 
 fn excerpt(line: &str, at: usize) -> String {
-    let from = at.saturating_sub(60);
-    line.chars().skip(from).take(260).collect()
+    let from = at.saturating_sub(70);
+    line.chars().skip(from).take(150).collect()
 }

@@ -151,6 +151,21 @@ fn metadata(talk: &mut Talk) {
             .with_topics(Some(Vec::new()))
             .with_allow_auto_topic_creation(true)
     });
+    // All topics: which there are depends on what ran before.
+    for version in 0..=13 {
+        let everything = if version == 0 { Some(Vec::new()) } else { None };
+        let request = MetadataRequest::default()
+            .with_topics(everything)
+            .with_allow_auto_topic_creation(version < 4);
+        let said = talk.call(version, &request).map_or_else(
+            |problem| problem.to_string(),
+            |answer| format!("any: {}", !answer.topics.is_empty()),
+        );
+        talk.note(format!("Metadata v{version} of all topics"), said);
+    }
+    // librdkafka asks for all topics with three bytes more than there should be.
+    let request = b"\0\0\0\x16\0\x03\0\x0d\0\0\0\x01\0\x04wire\0\0\x01\0\0\0\0\0";
+    talk.send_raw_for_kind("Metadata v13 with bytes after its end", request);
     for (id, topic) in [
         (Uuid::from_u128(7), None),
         (Uuid::nil(), None),
