@@ -97,8 +97,8 @@ impl Broker {
         let log_dir = open_log_dir(&env, &settings, &cluster_id).await?;
         let metadata = Metadata::new(&cluster_id);
         let link = ControllerLink::new(&env, &settings, "requests");
-        let controller = match settings.roles.controller {
-            true => Some(
+        let controller = if settings.roles.controller {
+            Some(
                 Controller::start(Start {
                     env: env.clone(),
                     settings: &settings,
@@ -109,8 +109,9 @@ impl Broker {
                     on_fault: fault.handler(),
                 })
                 .await?,
-            ),
-            false => None,
+            )
+        } else {
+            None
         };
         let logs = log_dir.load_all(|_| LogConfig::default()).await?;
         info!(logs = logs.len(), took = ?env.clock.now().duration_since(begun), "logs are open");

@@ -16,7 +16,7 @@ use crate::error::Fault;
 use crate::log::{MetaProperties, uuid_to_text};
 
 /// How long a new broker waits for a controller that can tell it the id.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// DescribeCluster's word for the controllers' endpoints.
 const CONTROLLERS: i8 = 2;
 

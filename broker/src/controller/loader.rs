@@ -117,7 +117,7 @@ mod tests {
         let mut compared = 0;
         for batch in crate::wire::records::Batches::new(log) {
             let batch = batch.unwrap();
-            for record in batch.records(0).unwrap().iter() {
+            for record in &batch.records(0).unwrap() {
                 let value = record.unwrap().value.unwrap().to_vec();
                 if !batch.is_control() {
                     assert_eq!(&Record::from_frame(&value).unwrap().to_frame()[..], value);

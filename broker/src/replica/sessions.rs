@@ -19,7 +19,7 @@ use crate::error::ErrorCode;
 use crate::types::Offset;
 
 /// How long an unused session is safe from newer ones, as in Kafka.
-const SAFE: Duration = Duration::from_secs(120);
+const SAFE: Duration = Duration::from_mins(2);
 
 const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;

@@ -133,11 +133,8 @@ pub(crate) fn client_options(
 pub(crate) async fn admin(options: &Options) -> Result<Admin, Stop> {
     let mut properties = command_config(options)?;
     let from_file = properties.remove("bootstrap.servers");
-    let bootstrap = match (bootstrap(options, &["bootstrap-server"])?, from_file) {
-        (Some(address), _) | (None, Some(address)) => address,
-        (None, None) => {
-            return Err(Stop::Usage("Missing required argument \"[bootstrap-server]\"".into()));
-        }
+    let Some(bootstrap) = bootstrap(options, &["bootstrap-server"])?.or(from_file) else {
+        return Err(Stop::Usage("Missing required argument \"[bootstrap-server]\"".into()));
     };
     let client = client_options(&mut properties, "adminclient")?;
     check_left_over(&properties)?;

@@ -172,12 +172,13 @@ async fn follow_edits(
 
 async fn apply_edit(plans: &[ClusterPlan], clusters: &mut [Cluster]) {
     for cluster in clusters.iter_mut() {
-        match plans.iter().find(|plan| plan.name == cluster.plan.name) {
-            Some(plan) => cluster.change(plan).await,
-            None => say!(
+        if let Some(plan) = plans.iter().find(|plan| plan.name == cluster.plan.name) {
+            cluster.change(plan).await;
+        } else {
+            say!(
                 "{}: no longer in the files, but it runs until `ottla up` stops",
                 cluster.plan.name
-            ),
+            );
         }
     }
     for plan in plans {

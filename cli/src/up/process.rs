@@ -12,7 +12,7 @@ use tokio::time::timeout;
 /// A log file that has grown past this is set aside when its broker starts.
 const LOG_LIMIT: u64 = 64 * 1024 * 1024;
 /// How long a broker may take to hand over its leaders and close its logs.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 
 /// The files of one broker.
 #[derive(Debug, Clone)]
@@ -95,12 +95,11 @@ impl Process {
     pub async fn stop(mut self, folder: &Folder) -> io::Result<bool> {
         // Closing its standard input is the request to stop.
         drop(self.stdin.take());
-        let stopped = match timeout(STOP_LIMIT, self.child.wait()).await {
-            Ok(status) => status?.success(),
-            Err(_) => {
-                self.child.kill().await?;
-                false
-            }
+        let stopped = if let Ok(status) = timeout(STOP_LIMIT, self.child.wait()).await {
+            status?.success()
+        } else {
+            self.child.kill().await?;
+            false
         };
         remove_if_there(&folder.pid())?;
         Ok(stopped)

@@ -16,7 +16,7 @@ use super::say;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A broker that ran this long has recovered from what killed it before.
-const STEADY: Duration = Duration::from_secs(60);
+const STEADY: Duration = Duration::from_mins(1);
 /// How much of a dead broker's log is shown.
 const SHOWN_LINES: usize = 10;
 

@@ -31,7 +31,7 @@ pub use ottla_broker::env::simulated::{Bug, plant};
 /// How long the cluster may take to heal after the last fault, in virtual time.
 const HEAL: Duration = Duration::from_secs(90);
 /// No run is longer than this, in virtual time.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// What came of one seed.
 #[derive(Debug)]

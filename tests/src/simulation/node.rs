@@ -18,12 +18,11 @@ pub async fn run(disk: SimulatedDisk, node: usize, seed: u64) -> turmoil::Result
 }
 
 fn properties(node: usize) -> BTreeMap<String, String> {
-    let mut listeners = format!("PLAINTEXT://:{PORT}");
-    let mut roles = "broker";
-    if node == 0 {
-        listeners.push_str(&format!(",CONTROLLER://:{CONTROLLER_PORT}"));
-        roles = "broker,controller";
-    }
+    let (listeners, roles) = if node == 0 {
+        (format!("PLAINTEXT://:{PORT},CONTROLLER://:{CONTROLLER_PORT}"), "broker,controller")
+    } else {
+        (format!("PLAINTEXT://:{PORT}"), "broker")
+    };
     let settings = [
         ("node.id", node.to_string()),
         ("process.roles", roles.to_owned()),

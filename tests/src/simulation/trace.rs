@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 /// Shared by the layer that fills it and the run that reads it.
 #[derive(Clone, Default)]
@@ -90,7 +90,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Trace {
             return;
         }
         let mut line = metadata.level().to_string();
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
             let _ = write!(line, " {}", span.name());
             if let Some(words) = span.extensions().get::<Words>() {
                 let _ = write!(line, "{{{}}}", words.0.trim_start());

@@ -141,13 +141,11 @@ impl World {
         let mut connection = None;
         while Instant::now() < end {
             if idempotent && identity.producer_id < 0 {
-                match self.producer_id(&mut random).await {
-                    Ok(given) => identity = given,
-                    Err(_) => {
-                        sleep(RETRY).await;
-                        continue;
-                    }
-                }
+                let Ok(given) = self.producer_id(&mut random).await else {
+                    sleep(RETRY).await;
+                    continue;
+                };
+                identity = given;
             }
             let count = random.random_range(1..=3);
             let numbers: Vec<u64> = (next..next + count).collect();
@@ -199,17 +197,20 @@ impl World {
             };
             let Some(offset) = acknowledged else { return };
             self.trace.note(&format!("{producer}:{next}+{count} acknowledged at {offset}"));
-            let mut history = self.history.borrow_mut();
-            let written = history.written.get_mut(&key).expect("entered above");
-            for (at, number) in numbers.into_iter().enumerate() {
-                written.acknowledged.insert(number, offset + at as i64);
-            }
-            drop(history);
+            self.acknowledge(&key, numbers, offset);
             next += count;
             if identity.sequence >= 0 {
                 identity.sequence += count as i32;
             }
             sleep(Duration::from_millis(random.random_range(0..self.scenario.pause_ms))).await;
+        }
+    }
+
+    fn acknowledge(&self, key: &(Place, String), numbers: Vec<u64>, offset: i64) {
+        let mut history = self.history.borrow_mut();
+        let written = history.written.get_mut(key).expect("a producer enters itself first");
+        for (at, number) in numbers.into_iter().enumerate() {
+            written.acknowledged.insert(number, offset + at as i64);
         }
     }
 

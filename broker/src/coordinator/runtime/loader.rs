@@ -51,7 +51,7 @@ impl Loading {
 
     fn take_batch(&mut self, batch: &BatchView<'_>) -> Result<(), RecordsError> {
         let records = batch.records(MAX_DECOMPRESSED)?;
-        for record in records.iter() {
+        for record in &records {
             let record = record?;
             let Some(key) = record.key else { continue };
             if batch.is_control() {
