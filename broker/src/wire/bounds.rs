@@ -20,6 +20,11 @@ const TOO_SHORT: Malformed = Malformed("a length or count reaches beyond the end
 
 /// Walks the body of the request with API key `key` in `version`.
 pub fn check(key: i16, version: i16, body: &[u8]) -> Result<(), Malformed> {
+    extent(key, version, body).map(|_| ())
+}
+
+/// As [`check`]; returns how many bytes of `body` the request takes.
+pub fn extent(key: i16, version: i16, body: &[u8]) -> Result<usize, Malformed> {
     let shape = schema::request(key).ok_or(Malformed("unknown API key"))?;
     let mut walker = Walker::new(body);
     let context = Context { version, flexible: shape.flexible.contains(version) };
@@ -28,7 +33,8 @@ pub fn check(key: i16, version: i16, body: &[u8]) -> Result<(), Malformed> {
     }
     // What follows the last field is ignored, as Kafka does: librdkafka leaves three bytes there
     // when it asks for the metadata of all topics.
-    walker.fields(&shape.fields, context)
+    walker.fields(&shape.fields, context)?;
+    Ok(walker.position())
 }
 
 /// Whether requests with this key and version have a header with tagged fields.
