@@ -143,7 +143,10 @@ impl Fetcher {
             // The answer to a question that is outdated would hold up the next one.
             None => *connection = None,
             Some(Ok(response)) => match response.error_code.err() {
-                None => self.take(&leader, asked, response).await,
+                None => {
+                    self.take(&leader, asked, response).await;
+                    self.wait_for_disk(&followed).await;
+                }
                 Some(code) => {
                     tracing::warn!(leader = self.leader, ?code, "the leader refused a fetch");
                     *connection = None;
@@ -200,6 +203,32 @@ impl Fetcher {
         }
     }
 
+    /// What was appended must be synced before it can be asked past. To ask for the rest meanwhile
+    /// would leave those partitions, and the producers behind them, waiting for a whole long poll.
+    async fn wait_for_disk(&mut self, followed: &Followed) {
+        let clock = self.partitions.context.env.clock.clone();
+        let patience = self.partitions.context.settings.replica_fetch_wait_max;
+        let waiter = Arc::new(Notify::new());
+        let mut deadline = std::pin::pin!(clock.sleep(patience));
+        loop {
+            let unsynced = |log: &crate::log::Log| log.synced_offset() < log.end_offset();
+            let waiting: Vec<_> = followed.iter().filter(|(it, _)| unsynced(&it.log)).collect();
+            for (partition, _) in &waiting {
+                partition.on_commit.add(&waiter);
+            }
+            // A sync between the look and the registration wakes nobody: look again.
+            if !waiting.iter().any(|(it, _)| unsynced(&it.log)) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                _ = self.followed.changed() => return,
+                () = waiter.notified() => {}
+                () = &mut deadline => return,
+            }
+        }
+    }
+
     /// What may be asked for now: not delayed, and nothing appended that is not yet synced.
     fn askable(&mut self, followed: &Followed) -> Vec<Asked> {
         let now = self.partitions.context.now();
@@ -249,7 +278,7 @@ impl Fetcher {
             .with_topics(topics)
     }
 
-    /// Applies an answer, partition by partition, then waits for the disk.
+    /// Applies an answer, partition by partition.
     async fn take(
         &mut self,
         leader: &Arc<dyn RemoteLeader>,
