@@ -169,10 +169,19 @@ impl Broker {
     ) -> Result<(), Fault> {
         let server = Arc::new(Server::new(self.clone(), doors.metrics));
         doors.state.send_replace(Some(self.lifecycle.clone()));
-        for bound in doors.listeners {
+        // The controller must answer before any broker can join. Everyone else waits in the ports'
+        // backlogs until this broker is in service: one that has not caught up would call topics
+        // unknown and the cluster empty, and clients believe that.
+        let listeners = &self.settings.listeners;
+        let (first, later): (Vec<_>, Vec<_>) = doors
+            .listeners
+            .into_iter()
+            .partition(|it| listeners.is_controller(&it.endpoint.listener));
+        for bound in first {
             server.serve(bound);
         }
-        *self.running.server.lock() = Some(server);
+        *self.running.server.lock() = Some(server.clone());
+        env::spawn(self.clone().serve_in_service(server, later).in_current_span());
         if self.controller.is_none() {
             MetadataFollower::start(Follow {
                 env: self.env.clone(),
@@ -189,6 +198,14 @@ impl Broker {
         env::spawn(self.clone().once_in_service().in_current_span());
         env::spawn(self.clone().watch_disk().in_current_span());
         Ok(())
+    }
+
+    async fn serve_in_service(self: Arc<Self>, server: Arc<Server>, listeners: Vec<Bound>) {
+        tokio::select! {
+            biased;
+            () = self.running.stop.cancelled() => {}
+            () = self.lifecycle.unfenced() => listeners.into_iter().for_each(|it| server.serve(it)),
+        }
     }
 
     /// Creates the topics of `KAFKA_CREATE_TOPICS`, once there are brokers to hold them.

@@ -43,6 +43,7 @@ type lane struct {
 	last    time.Time     // when the last acknowledgement came
 	longest time.Duration // between two acknowledgements, since mark
 	refused map[string]int
+	fatal   func() error // why the client library has given up, if it has
 }
 
 func (l *lane) acknowledge(number int, offset kafka.Offset, now time.Time) {
@@ -147,7 +148,7 @@ func (r *run) produce(idempotent bool, stop chan struct{}, done *sync.WaitGroup)
 	}
 	lanes := make([]*lane, partitions)
 	for i := range lanes {
-		lanes[i] = &lane{producer: name, partition: int32(i), acked: map[int]kafka.Offset{}, last: time.Now(), refused: map[string]int{}}
+		lanes[i] = &lane{producer: name, partition: int32(i), acked: map[int]kafka.Offset{}, last: time.Now(), refused: map[string]int{}, fatal: p.GetFatalError}
 	}
 	r.lanes = append(r.lanes, lanes...)
 	done.Add(2)
@@ -260,6 +261,9 @@ func (r *run) lose(broker int32, state []kafka.PartitionMetadata) (gap, heal tim
 	for _, l := range r.lanes {
 		for l.silentSince(before) && time.Now().Before(deadline) {
 			time.Sleep(5 * time.Millisecond)
+		}
+		if l.silentSince(before) && err == nil {
+			err = fmt.Errorf("the %s producer is not acknowledged in partition %d any more; refused: %v; %v", l.producer, l.partition, l.refused, l.fatal())
 		}
 		gap = max(gap, l.gap(time.Now()))
 	}
