@@ -409,8 +409,9 @@ fn open(
         log.append(&batch::of_records(&records, place))?;
         place.offset += records.len() as Offset;
     }
-    let registration = vec![register_controller(env, settings)];
-    log.append(&batch::of_records(&registration, place))?;
+    let mut records = lowered(loader.image());
+    records.push(register_controller(env, settings));
+    log.append(&batch::of_records(&records, place))?;
     log.sync()?;
     replay_all(&log, &mut loader)?;
     Ok(Opened { log, loader, epoch })
@@ -437,6 +438,24 @@ fn bootstrap() -> Vec<Record> {
             .into(),
         EndTransactionRecord {}.into(),
     ]
+}
+
+/// Features of a log that Kafka wrote, at levels that are not built here: from now on the cluster
+/// does without them, as after a downgrade by `kafka-features.sh`.
+fn lowered(image: &Image) -> Vec<Record> {
+    let supported = brokers::supported_features();
+    let highest = |name: &str| {
+        supported.iter().find(|(known, ..)| *known == name).map_or(0, |(_, _, max)| *max)
+    };
+    let too_high = image
+        .features()
+        .filter(|(name, level)| *name != "metadata.version" && *level > highest(name));
+    let lower = |(name, level): (&str, i16)| {
+        let to = highest(name);
+        tracing::warn!(feature = name, level, to, "lowered: this level is not supported yet");
+        FeatureLevelRecord { name: name.into(), feature_level: to }.into()
+    };
+    too_high.map(lower).collect()
 }
 
 fn register_controller(env: &Env, settings: &Settings) -> Record {

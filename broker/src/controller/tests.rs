@@ -25,6 +25,7 @@ use crate::env::real;
 use crate::error::{ErrorCode, Refusal};
 use crate::raft::batch::decode;
 use crate::types::NodeId;
+use crate::wire::metadata::FeatureLevelRecord;
 
 struct Cluster {
     controller: Arc<Controller>,
@@ -418,4 +419,22 @@ async fn configuration_is_set_appended_to_and_removed() {
         [(&"cleanup.policy".to_owned(), &"compact".to_owned())]
     );
     cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn features_of_a_foreign_log_that_are_not_built_are_lowered_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Cluster::start(dir.path()).await;
+    let decided = first.controller.decide(|_, _| {
+        let level = FeatureLevelRecord { name: "transaction.version".into(), feature_level: 2 };
+        Ok(Decision::new(vec![level.into()], ()))
+    });
+    decided.await.unwrap();
+    first.stop.cancel();
+    let second = Cluster::start(dir.path()).await;
+    let mut applied = second.metadata.applied();
+    applied.wait_for(|offset| *offset >= 0).await.unwrap();
+    assert_eq!(second.metadata.image().feature("transaction.version"), 0);
+    assert_eq!(second.metadata.image().feature("metadata.version"), 30);
+    second.stop.cancel();
 }
