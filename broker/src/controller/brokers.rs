@@ -264,20 +264,8 @@ fn features(request: &BrokerRegistrationRequest) -> Vec<FeatureRange> {
 }
 
 /// The feature ranges that our own nodes support.
-///
-/// A cluster that Kafka 4.3 founded has the last five finalized, whether anyone uses them or not:
-/// our nodes must be able to live with them. They permit requests (to share and streams groups,
-/// for transactions) that are absent from ApiVersions here; our own clusters do not finalize them.
 pub fn supported_features() -> Vec<(&'static str, i16, i16)> {
-    vec![
-        ("kraft.version", 0, 0),
-        ("metadata.version", METADATA_VERSION, METADATA_VERSION),
-        ("eligible.leader.replicas.version", 0, 1),
-        ("group.version", 0, 1),
-        ("share.version", 0, 1),
-        ("streams.version", 0, 1),
-        ("transaction.version", 0, 2),
-    ]
+    vec![("kraft.version", 0, 0), ("metadata.version", METADATA_VERSION, METADATA_VERSION)]
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
