@@ -120,6 +120,7 @@ impl Broker {
             settings: &settings,
             cluster_id: &cluster_id,
             directories: vec![log_dir.directory_id()],
+            clean_shutdown_epoch: log_dir.clean_shutdown_epoch(),
             metadata: metadata.clone(),
             stop: stop.clone(),
             on_fault: fault.handler(),

@@ -16,7 +16,7 @@ use kafka_protocol::messages::{
 };
 use tokio::time::Instant;
 
-use super::decision::{Decision, View};
+use super::decision::{Decision, ELR_FEATURE, View};
 use super::election;
 use super::image::BrokerImage;
 use crate::error::{ErrorCode, Refusal};
@@ -178,9 +178,13 @@ pub fn register(
         record.fenced = broker.fenced;
         record.in_controlled_shutdown = broker.in_controlled_shutdown;
         record.broker_epoch = broker.epoch;
-    } else if existing.is_some_and(|broker| !broker.fenced) {
-        // The earlier incarnation was never fenced: what it led has to go to others first.
-        records = election::remove_broker(view, id);
+    } else if let Some(before) = existing {
+        // What the earlier incarnation led, if it was never fenced, has to go to others first.
+        records = if before.epoch == request.previous_broker_epoch {
+            election::remove_broker(view, id)
+        } else {
+            election::remove_unclean_broker(view, id)
+        };
         record.broker_epoch += records.len() as Offset;
     }
     let epoch = record.broker_epoch;
@@ -265,7 +269,11 @@ fn features(request: &BrokerRegistrationRequest) -> Vec<FeatureRange> {
 
 /// The feature ranges that our own nodes support.
 pub fn supported_features() -> Vec<(&'static str, i16, i16)> {
-    vec![("kraft.version", 0, 0), ("metadata.version", METADATA_VERSION, METADATA_VERSION)]
+    vec![
+        ("kraft.version", 0, 0),
+        ("metadata.version", METADATA_VERSION, METADATA_VERSION),
+        (ELR_FEATURE, 0, 1),
+    ]
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,9 @@ use kafka_protocol::messages::{
 use super::decision::{Decision, View};
 use super::image::{Config, ResourceType};
 use crate::error::{ErrorCode, Refusal};
-use crate::wire::metadata::{ConfigRecord, Record};
+use crate::wire::metadata::{ClearElrRecord, ConfigRecord, Record};
 
+const MIN_ISR: &str = "min.insync.replicas";
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
@@ -68,6 +69,7 @@ pub fn incremental(
                 .with_error_message(Some(refusal.message.into())),
         });
     }
+    records.extend(forget_eligible(view, &records));
     if request.validate_only {
         records.clear();
     }
@@ -108,10 +110,49 @@ pub fn replace(view: View<'_>, request: &AlterConfigsRequest) -> Decision<AlterC
                 .with_error_message(Some(refusal.message.into())),
         });
     }
+    records.extend(forget_eligible(view, &records));
     if request.validate_only {
         records.clear();
     }
     Decision::new(records, AlterConfigsResponse::default().with_responses(responses))
+}
+
+/// Who was eligible under one `min.insync.replicas` need not be under another.
+fn forget_eligible(view: View<'_>, records: &[Record]) -> Vec<Record> {
+    if !view.elr_enabled() {
+        return Vec::new();
+    }
+    let clear = |record: &Record| match record {
+        Record::Config(config) if config.name == MIN_ISR => {
+            let all = config.resource_type != ResourceType::Topic.code();
+            let topic_name = if all { String::new() } else { config.resource_name.clone() };
+            Some(ClearElrRecord { topic_name }.into())
+        }
+        _ => None,
+    };
+    records.iter().filter_map(clear).collect()
+}
+
+/// The controller and all leaders must agree on `min.insync.replicas`: who is eligible follows
+/// from it.
+fn check_min_isr(
+    view: View<'_>,
+    of: ResourceType,
+    resource: &str,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), Refusal> {
+    if of != ResourceType::Broker || name != MIN_ISR || !view.elr_enabled() {
+        return Ok(());
+    }
+    let refused = |what: &str| {
+        Err(Refusal::new(ErrorCode::InvalidConfig, format!("{what} while ELR is enabled.")))
+    };
+    match value {
+        _ if !resource.is_empty() => refused("Broker-level min.insync.replicas cannot be altered"),
+        None => refused("Cluster-level min.insync.replicas cannot be removed"),
+        Some(_) => Ok(()),
+    }
 }
 
 fn unique(count: usize) -> Result<(), Refusal> {
@@ -143,6 +184,7 @@ fn alter<'a>(
         }
         changed.push(name);
         let new = apply(view, of, current, name, op, value)?;
+        check_min_isr(view, of, resource, name, new.as_deref())?;
         if let Some(new) = &new {
             check(view, of, name, new)?;
         }

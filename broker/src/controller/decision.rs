@@ -3,10 +3,13 @@
 //! Decisions read a [`View`] and change nothing; replaying their records does. The records of one
 //! decision are one batch, so that they become true together or not at all.
 
-use super::image::{Config, Image, ResourceType};
+use super::image::{Config, Image, ResourceType, TopicImage};
 use crate::error::{ErrorCode, Refusal};
 use crate::types::{BrokerEpoch, NodeId};
 use crate::wire::metadata::Record;
+
+/// The feature under which eligible leader replicas are kept (KIP-966).
+pub const ELR_FEATURE: &str = "eligible.leader.replicas.version";
 
 /// What the controller knows when it decides.
 #[derive(Clone, Copy)]
@@ -77,6 +80,18 @@ impl View<'_> {
 
     pub fn unclean_election_allowed(&self, topic: &str) -> bool {
         self.topic_config(topic, "unclean.leader.election.enable").as_deref() == Some("true")
+    }
+
+    /// Are eligible leader replicas kept (KIP-966)?
+    pub fn elr_enabled(&self) -> bool {
+        self.image.feature(ELR_FEATURE) >= 1
+    }
+
+    /// How small the ISR of a topic's partition may be for the high watermark to move.
+    pub fn min_isr(&self, topic: &TopicImage) -> usize {
+        let set = self.topic_config(&topic.name, "min.insync.replicas");
+        let replicas = topic.partitions.values().next().map_or(1, |it| it.replicas.len());
+        set.and_then(|value| value.parse().ok()).unwrap_or(1).min(replicas)
     }
 
     /// Refuses a broker that is not registered, or that speaks for an earlier incarnation.

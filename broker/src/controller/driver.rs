@@ -321,7 +321,7 @@ impl Driver {
             && self.core.next_balance.is_some_and(|at| at <= now)
         {
             self.core.next_balance = Some(now + interval);
-            self.append(election::balance(self.core.view().image, MAX_ELECTIONS))?;
+            self.append(election::balance(self.core.view(), MAX_ELECTIONS))?;
         }
         Ok(())
     }

@@ -1,14 +1,21 @@
 //! Who leads a partition, and what its ISR becomes, when brokers come and go.
 //!
-//! Pure. The rules are Kafka's without eligible leader replicas: a leader comes from the ISR; the
-//! last member of an ISR is never removed, so that it may lead again when it returns; outside the
-//! ISR only an election that the topic allows to be unclean looks, and what it elects is alone in
-//! the ISR and recovering.
+//! Pure. The rules are Kafka's: a leader comes from the ISR; outside of it only an election that
+//! the topic allows to be unclean looks, and what it elects is alone in the ISR and recovering.
+//!
+//! With eligible leader replicas (KIP-966, the feature `eligible.leader.replicas.version`) an ISR
+//! may become empty. Who leaves it while it is smaller than `min.insync.replicas` stays eligible
+//! (ELR): the high watermark has stood still since, so that it lacks nothing that was acknowledged.
+//! An empty ISR is filled from the ELR. A broker that died without closing its logs loses that
+//! place; when nobody is eligible any more, the last leader may lead again, recovering. Without the
+//! feature the last member of an ISR is never removed, so that it may lead again when it returns.
+//!
+//! Deliberately absent: Kafka's other mode, in which the last known ELR has several members.
 
 use uuid::Uuid;
 
 use super::decision::View;
-use super::image::{Image, PartitionImage};
+use super::image::{Image, PartitionImage, TopicImage};
 use super::replay::LEADER_UNCHANGED;
 use crate::types::{NO_LEADER, NodeId};
 use crate::wire::metadata::{PartitionChangeRecord, Record};
@@ -32,10 +39,36 @@ pub struct Change<'a> {
     pub isr: Vec<NodeId>,
     pub recovering: bool,
     pub election: Election,
+    elr: Vec<NodeId>,
+    /// The topic's effective `min.insync.replicas`, when there are eligible leader replicas.
+    min_isr: Option<usize>,
+    /// Has died without closing its logs, and is no longer eligible.
+    pub unclean: Option<NodeId>,
+}
+
+/// Whom an election has found.
+struct Elected {
+    leader: NodeId,
+    /// It may lack what was acknowledged.
+    unclean: bool,
 }
 
 impl<'a> Change<'a> {
-    pub fn new(partition: &'a PartitionImage, topic_id: Uuid, index: i32) -> Self {
+    pub fn new(
+        view: View<'_>,
+        topic: &TopicImage,
+        index: i32,
+        partition: &'a PartitionImage,
+    ) -> Self {
+        Self::with(partition, topic.id, index, view.elr_enabled().then(|| view.min_isr(topic)))
+    }
+
+    fn with(
+        partition: &'a PartitionImage,
+        topic_id: Uuid,
+        index: i32,
+        min_isr: Option<usize>,
+    ) -> Self {
         Self {
             partition,
             topic_id,
@@ -43,6 +76,9 @@ impl<'a> Change<'a> {
             isr: partition.isr.clone(),
             recovering: partition.recovering,
             election: Election::Online,
+            elr: partition.elr.clone(),
+            min_isr,
+            unclean: None,
         }
     }
 
@@ -53,76 +89,167 @@ impl<'a> Change<'a> {
             topic_id: self.topic_id,
             ..Default::default()
         };
-        let (leader, unclean) = self.elect(may_lead);
+        self.keep_eligible();
+        let Elected { leader, unclean } = self.elect(may_lead);
         if leader != self.partition.leader {
             record.leader = leader;
             if unclean {
                 self.isr = vec![leader];
                 self.recovering = true;
+                self.elr.clear();
+            } else if self.elr.contains(&leader) {
+                self.isr = vec![leader];
+                self.elr.retain(|id| *id != leader);
             }
         }
-        if !self.isr.is_empty() && self.isr != self.partition.isr {
+        if self.min_isr.is_none() {
+            self.elr.clear();
+        }
+        if self.elr != self.partition.elr {
+            record.eligible_leader_replicas = Some(self.elr);
+        }
+        // Without eligible replicas, the last member must be remembered.
+        let may_be_empty = self.min_isr.is_some();
+        if (may_be_empty || !self.isr.is_empty()) && self.isr != self.partition.isr {
             record.isr = Some(self.isr);
+        }
+        if may_be_empty {
+            record.last_known_elr = last_leader(self.partition, record.leader);
         }
         if self.recovering != self.partition.recovering {
             record.leader_recovery_state = i8::from(self.recovering);
         }
         let changes = record.leader != LEADER_UNCHANGED
             || record.isr.is_some()
+            || record.eligible_leader_replicas.is_some()
+            || record.last_known_elr.is_some()
             || record.leader_recovery_state >= 0;
         changes.then_some(record)
     }
 
-    /// The leader, and whether it had to come from outside the ISR.
-    fn elect(&self, may_lead: impl Fn(NodeId) -> bool) -> (NodeId, bool) {
-        let clean = |id: NodeId| self.isr.contains(&id) && may_lead(id);
+    /// Who leaves an ISR that is too small for the high watermark to move stays eligible.
+    fn keep_eligible(&mut self) {
+        let Some(min_isr) = self.min_isr else { return };
+        if self.isr.len() >= min_isr {
+            self.elr.clear();
+            return;
+        }
+        for id in &self.partition.isr {
+            if !self.elr.contains(id) {
+                self.elr.push(*id);
+            }
+        }
+        self.elr.retain(|id| !self.isr.contains(id) && Some(*id) != self.unclean);
+        self.elr.sort_unstable();
+    }
+
+    fn elect(&self, may_lead: impl Fn(NodeId) -> bool) -> Elected {
+        let clean = |id: NodeId| {
+            let in_sync = if self.isr.is_empty() { &self.elr } else { &self.isr };
+            in_sync.contains(&id) && may_lead(id)
+        };
         let preferred = self.partition.preferred_leader();
         if self.election == Election::Preferred && clean(preferred) {
-            return (preferred, false);
+            return Elected { leader: preferred, unclean: false };
         }
         if clean(self.partition.leader) {
-            return (self.partition.leader, false);
+            return Elected { leader: self.partition.leader, unclean: false };
         }
         let replicas = || self.partition.replicas.iter().copied();
         if let Some(leader) = replicas().find(|id| clean(*id)) {
-            return (leader, false);
+            return Elected { leader, unclean: false };
+        }
+        if let Some(leader) = self.last_known_leader().filter(|id| may_lead(*id)) {
+            return Elected { leader, unclean: true };
         }
         if self.election == Election::Unclean
             && let Some(leader) = replicas().find(|id| may_lead(*id))
         {
-            return (leader, true);
+            return Elected { leader, unclean: true };
         }
-        (NO_LEADER, false)
+        Elected { leader: NO_LEADER, unclean: false }
     }
+
+    /// When nobody is eligible any more, whoever led last is the best that is left.
+    fn last_known_leader(&self) -> Option<NodeId> {
+        if self.min_isr.is_none() || !self.isr.is_empty() || !self.elr.is_empty() {
+            return None;
+        }
+        match self.partition.last_known_elr[..] {
+            [last] => Some(last),
+            _ => None,
+        }
+    }
+}
+
+/// The last known ELR is used for the last leader: remembered once when a partition loses its
+/// leader, forgotten once it has one.
+fn last_leader(partition: &PartitionImage, leader: NodeId) -> Option<Vec<NodeId>> {
+    let known = !partition.last_known_elr.is_empty();
+    match leader {
+        NO_LEADER if !known => Some(vec![partition.leader]),
+        LEADER_UNCHANGED | NO_LEADER => None,
+        _ => known.then(Vec::new),
+    }
+}
+
+/// Who comes and who goes while records are made.
+#[derive(Default)]
+struct Movement {
+    /// About to be fenced, or to stop.
+    gone: Option<NodeId>,
+    /// About to be unfenced.
+    back: Option<NodeId>,
+    /// A new process of this broker found logs that nobody had closed.
+    unclean: Option<NodeId>,
 }
 
 /// Takes a broker, which is about to be fenced or to stop, out of every ISR and leadership.
 pub fn remove_broker(view: View<'_>, gone: NodeId) -> Vec<Record> {
-    elect_where(view, |partition| partition.isr.contains(&gone), Some(gone), None)
+    let movement = Movement { gone: Some(gone), ..Movement::default() };
+    elect_where(view, |partition| partition.isr.contains(&gone), &movement)
+}
+
+/// Takes a broker whose last process was killed out of every ISR, ELR and leadership: what it wrote
+/// last may not have reached its disk.
+pub fn remove_unclean_broker(view: View<'_>, id: NodeId) -> Vec<Record> {
+    if !view.elr_enabled() {
+        return remove_broker(view, id);
+    }
+    let movement = Movement { unclean: Some(id), ..Movement::default() };
+    elect_where(view, |it| it.isr.contains(&id) || it.elr.contains(&id), &movement)
 }
 
 /// Finds leaders for partitions that had none, now that a broker is back.
 pub fn add_broker(view: View<'_>, back: NodeId) -> Vec<Record> {
-    elect_where(view, |partition| !partition.has_leader(), None, Some(back))
+    let movement = Movement { back: Some(back), ..Movement::default() };
+    elect_where(view, |partition| !partition.has_leader(), &movement)
 }
 
 fn elect_where(
     view: View<'_>,
     concerned: impl Fn(&PartitionImage) -> bool,
-    gone: Option<NodeId>,
-    back: Option<NodeId>,
+    movement: &Movement,
 ) -> Vec<Record> {
-    let may_lead = |id: NodeId| Some(id) != gone && (Some(id) == back || view.image.is_active(id));
+    let leaves = |id: NodeId| Some(id) == movement.gone || Some(id) == movement.unclean;
+    let may_lead =
+        |id: NodeId| !leaves(id) && (Some(id) == movement.back || view.image.is_active(id));
     let mut records = Vec::new();
     for topic in view.image.topics() {
-        let mut unclean = None;
+        let mut rules = None;
         for (index, partition) in &topic.partitions {
             if !concerned(partition) {
                 continue;
             }
-            let mut change = Change::new(partition, topic.id, *index);
-            change.isr.retain(|id| Some(*id) != gone);
-            if *unclean.get_or_insert_with(|| view.unclean_election_allowed(&topic.name)) {
+            // Once per topic: they are looked up in its configuration.
+            let (min_isr, unclean_allowed) = *rules.get_or_insert_with(|| {
+                let min_isr = view.elr_enabled().then(|| view.min_isr(topic));
+                (min_isr, view.unclean_election_allowed(&topic.name))
+            });
+            let mut change = Change::with(partition, topic.id, *index, min_isr);
+            change.isr.retain(|id| !leaves(*id));
+            change.unclean = movement.unclean;
+            if unclean_allowed {
                 change.election = Election::Unclean;
             }
             records.extend(change.build(may_lead).map(Record::from));
@@ -132,9 +259,9 @@ fn elect_where(
 }
 
 /// Moves at most `limit` partitions back to their preferred leaders.
-pub fn balance(image: &Image, limit: usize) -> Vec<Record> {
+pub fn balance(view: View<'_>, limit: usize) -> Vec<Record> {
     let mut records = Vec::new();
-    for topic in image.topics() {
+    for topic in view.image.topics() {
         for (index, partition) in &topic.partitions {
             if records.len() == limit {
                 return records;
@@ -142,9 +269,9 @@ pub fn balance(image: &Image, limit: usize) -> Vec<Record> {
             if partition.leader == partition.preferred_leader() {
                 continue;
             }
-            let mut change = Change::new(partition, topic.id, *index);
+            let mut change = Change::new(view, topic, *index, partition);
             change.election = Election::Preferred;
-            records.extend(change.build(|id| image.is_active(id)).map(Record::from));
+            records.extend(change.build(|id| view.image.is_active(id)).map(Record::from));
         }
     }
     records
@@ -158,6 +285,22 @@ pub fn leads_any(image: &Image, id: NodeId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn partition(replicas: &[NodeId], isr: &[NodeId], leader: NodeId) -> PartitionImage {
+        PartitionImage {
+            replicas: replicas.to_vec(),
+            isr: isr.to_vec(),
+            leader,
+            directories: vec![],
+            adding: vec![],
+            removing: vec![],
+            elr: vec![],
+            last_known_elr: vec![],
+            recovering: false,
+            leader_epoch: 0,
+            partition_epoch: 0,
+        }
+    }
 
     /// replicas, isr, leader, alive, election → leader, isr (unchanged: as before), recovering
     type Case = (
@@ -189,20 +332,8 @@ mod tests {
             (&[1, 2, 3], &[1], -1, &[1, 2], Unclean, Some((1, &[1], false))),
         ];
         for (replicas, isr, leader, alive, election, expected) in table {
-            let partition = PartitionImage {
-                replicas: replicas.to_vec(),
-                isr: isr.to_vec(),
-                leader: *leader,
-                directories: vec![],
-                adding: vec![],
-                removing: vec![],
-                elr: vec![],
-                last_known_elr: vec![],
-                recovering: false,
-                leader_epoch: 0,
-                partition_epoch: 0,
-            };
-            let mut change = Change::new(&partition, Uuid::nil(), 0);
+            let partition = partition(replicas, isr, *leader);
+            let mut change = Change::with(&partition, Uuid::nil(), 0, None);
             change.election = *election;
             let record = change.build(|id| alive.contains(&id));
             let got = record.map(|record| {
@@ -213,5 +344,90 @@ mod tests {
             let expected = expected.map(|(leader, isr, rec)| (leader, isr.to_vec(), rec));
             assert_eq!(got, expected, "{replicas:?} {isr:?} {leader} {alive:?} {election:?}");
         }
+    }
+    /// What happens to a partition with three replicas and `min.insync.replicas` of two.
+    enum Step {
+        Fenced(NodeId),
+        /// A new process, after a kill.
+        Unclean(NodeId),
+        Unfenced(NodeId),
+        /// The leader's proposal.
+        Isr(&'static [NodeId]),
+    }
+
+    #[test]
+    fn eligible_replicas_follow_the_table() {
+        use Step::{Fenced, Isr, Unclean, Unfenced};
+        // step → leader, isr, elr, last known, recovering
+        type Row = (Step, NodeId, &'static [NodeId], &'static [NodeId], &'static [NodeId], bool);
+        let stories: [&[Row]; 4] = [
+            // All stop cleanly; one that is eligible leads, though it was not the last.
+            &[
+                (Fenced(3), 1, &[1, 2], &[], &[], false),
+                (Fenced(2), 1, &[1], &[2], &[], false),
+                (Fenced(1), -1, &[], &[1, 2], &[1], false),
+                (Unfenced(3), -1, &[], &[1, 2], &[1], false),
+                (Unfenced(2), 2, &[2], &[1], &[], false),
+                (Isr(&[2, 3]), 2, &[2, 3], &[], &[], false),
+            ],
+            // All are killed; the last leader is waited for, and recovers.
+            &[
+                (Fenced(3), 1, &[1, 2], &[], &[], false),
+                (Fenced(2), 1, &[1], &[2], &[], false),
+                (Fenced(1), -1, &[], &[1, 2], &[1], false),
+                (Unclean(2), -1, &[], &[1], &[1], false),
+                (Unfenced(2), -1, &[], &[1], &[1], false),
+                (Unclean(1), -1, &[], &[], &[1], false),
+                (Unfenced(3), -1, &[], &[], &[1], false),
+                (Unfenced(1), 1, &[1], &[], &[], true),
+            ],
+            // A follower that was killed is eligible until its next process registers.
+            &[
+                (Fenced(2), 1, &[1, 3], &[], &[], false),
+                (Isr(&[1]), 1, &[1], &[3], &[], false),
+                (Unclean(3), 1, &[1], &[], &[], false),
+                (Fenced(1), -1, &[], &[1], &[1], false),
+                (Unfenced(3), -1, &[], &[1], &[1], false),
+                (Unfenced(1), 1, &[1], &[], &[], false),
+            ],
+            // A leader that was killed and is back before anybody noticed.
+            &[(Unclean(1), 2, &[2, 3], &[], &[], false)],
+        ];
+        for story in stories {
+            let mut now = partition(&[1, 2, 3], &[1, 2, 3], 1);
+            let mut alive = vec![1, 2, 3];
+            for (step, leader, isr, elr, last, recovering) in story {
+                let mut change = Change::with(&now, Uuid::nil(), 0, Some(2));
+                match step {
+                    Fenced(id) | Unclean(id) => {
+                        alive.retain(|it| it != id);
+                        change.isr.retain(|it| it != id);
+                        change.unclean = matches!(step, Unclean(_)).then_some(*id);
+                    }
+                    Unfenced(id) => alive.push(*id),
+                    Isr(isr) => change.isr = isr.to_vec(),
+                }
+                if let Some(record) = change.build(|id| alive.contains(&id)) {
+                    now.merge(&record);
+                }
+                let got = (
+                    now.leader,
+                    &now.isr[..],
+                    &now.elr[..],
+                    &now.last_known_elr[..],
+                    now.recovering,
+                );
+                assert_eq!(got, (*leader, *isr, *elr, *last, *recovering));
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_feature_an_eligible_replica_still_leads_what_kafka_left_without_an_isr() {
+        let mut left = partition(&[1], &[], -1);
+        (left.elr, left.last_known_elr) = (vec![1], vec![1]);
+        let record = Change::with(&left, Uuid::nil(), 0, None).build(|_| true).unwrap();
+        left.merge(&record);
+        assert_eq!((left.leader, &left.isr[..], &left.elr[..]), (1, &[1][..], &[][..]));
     }
 }

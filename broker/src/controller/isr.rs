@@ -61,7 +61,7 @@ fn propose(
     let isr = proposed_isr(proposal);
     let members: Vec<NodeId> = isr.iter().map(|(id, _)| *id).collect();
     validate(view.image, leader, partition, proposal, &isr)?;
-    let mut change = Change::new(partition, topic.id, index);
+    let mut change = Change::new(view, topic, index, partition);
     change.isr = members;
     change.recovering = proposal.leader_recovery_state == 1;
     if view.unclean_election_allowed(&topic.name) {
@@ -194,7 +194,7 @@ fn elect(view: View<'_>, name: &str, index: i32, election: Election) -> Result<R
     if !needed {
         return Err(ErrorCode::ElectionNotNeeded.into());
     }
-    let mut change = Change::new(partition, topic.id, index);
+    let mut change = Change::new(view, topic, index, partition);
     change.election = election;
     let failed = match election {
         Election::Preferred => ErrorCode::PreferredLeaderNotAvailable,

@@ -48,6 +48,8 @@ pub struct Join<'a> {
     pub cluster_id: &'a str,
     /// Ids of this broker's log directories.
     pub directories: Vec<Uuid>,
+    /// The broker epoch of the last process, if that closed its logs before it ended.
+    pub clean_shutdown_epoch: Option<BrokerEpoch>,
     pub metadata: Arc<Metadata>,
     pub stop: CancellationToken,
     /// Called at most once: the controller will not have this broker.
@@ -159,7 +161,7 @@ fn registration(join: &Join<'_>, incarnation: Uuid) -> BrokerRegistrationRequest
         .with_features(supported_features().into_iter().map(feature).collect())
         .with_rack(settings.rack.clone().map(StrBytes::from_string))
         .with_log_dirs(join.directories.clone())
-        .with_previous_broker_epoch(-1)
+        .with_previous_broker_epoch(join.clean_shutdown_epoch.unwrap_or(-1))
 }
 
 struct Task {

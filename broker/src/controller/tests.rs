@@ -57,18 +57,37 @@ impl Cluster {
     }
 
     async fn register(&self, id: NodeId, incarnation: u128) -> Result<i64, Refusal> {
-        let levels = Feature::default()
-            .with_name("metadata.version".into())
-            .with_min_supported_version(30)
-            .with_max_supported_version(30);
+        self.register_after(id, incarnation, -1).await
+    }
+
+    /// Registers a process whose predecessor closed its logs in the epoch `clean`; -1: did not.
+    async fn register_after(
+        &self,
+        id: NodeId,
+        incarnation: u128,
+        clean: i64,
+    ) -> Result<i64, Refusal> {
+        let range = |(name, min, max): (&'static str, i16, i16)| {
+            Feature::default()
+                .with_name(name.into())
+                .with_min_supported_version(min)
+                .with_max_supported_version(max)
+        };
         let request = BrokerRegistrationRequest::default()
             .with_broker_id(BrokerId(id))
             .with_cluster_id("cluster".into())
             .with_incarnation_id(Uuid::from_u128(incarnation))
             .with_listeners(vec![Endpoint::default().with_name("PLAINTEXT".into())])
-            .with_features(vec![levels])
-            .with_log_dirs(vec![Uuid::from_u128(1000 + id as u128)]);
+            .with_features(brokers::supported_features().into_iter().map(range).collect())
+            .with_log_dirs(vec![Uuid::from_u128(1000 + id as u128)])
+            .with_previous_broker_epoch(clean);
         self.controller.decide(move |core, now| core.register_broker(&request, now)).await
+    }
+
+    async fn finalize(&self, feature: &str, level: i16) {
+        let record = FeatureLevelRecord { name: feature.into(), feature_level: level };
+        let decided = self.controller.decide(|_, _| Ok(Decision::new(vec![record.into()], ())));
+        decided.await.unwrap();
     }
 
     async fn heartbeat(
@@ -425,16 +444,44 @@ async fn configuration_is_set_appended_to_and_removed() {
 async fn features_of_a_foreign_log_that_are_not_built_are_lowered_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let first = Cluster::start(dir.path()).await;
-    let decided = first.controller.decide(|_, _| {
-        let level = FeatureLevelRecord { name: "transaction.version".into(), feature_level: 2 };
-        Ok(Decision::new(vec![level.into()], ()))
-    });
-    decided.await.unwrap();
+    first.finalize("transaction.version", 2).await;
+    first.finalize(decision::ELR_FEATURE, 1).await;
     first.stop.cancel();
     let second = Cluster::start(dir.path()).await;
     let mut applied = second.metadata.applied();
     applied.wait_for(|offset| *offset >= 0).await.unwrap();
     assert_eq!(second.metadata.image().feature("transaction.version"), 0);
     assert_eq!(second.metadata.image().feature("metadata.version"), 30);
+    assert_eq!(second.metadata.image().feature(decision::ELR_FEATURE), 1);
     second.stop.cancel();
+}
+
+#[tokio::test]
+async fn an_eligible_broker_leads_again_after_a_clean_stop_and_after_a_kill_only_as_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path()).await;
+    cluster.finalize(decision::ELR_FEATURE, 1).await;
+    let mut epoch = cluster.brokers(0..1).await[0];
+    cluster.create(topic("orders", 1, 1)).await;
+    for (clean, incarnation) in [(true, 101), (false, 102)] {
+        // Twice: it leads, and leaves when that has ended.
+        cluster.heartbeat(0, epoch, true).await.unwrap();
+        cluster.heartbeat(0, epoch, true).await.unwrap();
+        let partition = cluster.image().await.partition("orders", 0).unwrap().clone();
+        assert_eq!(
+            (partition.leader, &partition.isr[..], &partition.elr[..]),
+            (-1, &[][..], &[0][..])
+        );
+        let before = if clean { epoch } else { -1 };
+        epoch = cluster.register_after(0, incarnation, before).await.unwrap();
+        let partition = cluster.image().await.partition("orders", 0).unwrap().clone();
+        assert_eq!((partition.elr.is_empty(), &partition.last_known_elr[..]), (!clean, &[0][..]));
+        cluster.heartbeat(0, epoch, false).await.unwrap();
+        let partition = cluster.image().await.partition("orders", 0).unwrap().clone();
+        assert_eq!(
+            (partition.leader, &partition.isr[..], partition.recovering),
+            (0, &[0][..], !clean)
+        );
+    }
+    cluster.stop.cancel();
 }

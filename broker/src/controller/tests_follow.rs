@@ -168,6 +168,7 @@ impl Node {
             settings: &settings,
             cluster_id: "cluster",
             directories: vec![Uuid::from_u128(2 << 100)],
+            clean_shutdown_epoch: None,
             metadata: metadata.clone(),
             stop: stop.clone(),
             on_fault: Box::new(|fault| panic!("{fault}")),
