@@ -398,7 +398,7 @@ impl Shard {
             }
             // Anyone may commit who does without a group.
             None if generation < 0 => {}
-            None => return Err(ErrorCode::IllegalGeneration),
+            None => return Err(ErrorCode::GroupIdNotFound),
         }
         let max = step.settings.offset_metadata_max;
         let (answer, records) = offsets::commit(request, max, step.now);
