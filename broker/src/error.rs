@@ -12,17 +12,24 @@ pub struct Refusal {
     pub code: ErrorCode,
     /// For people: what is wrong and what to do. Sent where the protocol has a place for it.
     pub message: String,
+    /// Which records of a batch are at fault, by their index, where that is known.
+    pub records: Vec<i32>,
 }
 
 impl Refusal {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), records: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn of_records(self, records: Vec<i32>) -> Self {
+        Self { records, ..self }
     }
 }
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: code.to_string() }
+        Self::new(code, code.to_string())
     }
 }
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
+    TopicProduceResponse,
 };
 use kafka_protocol::messages::{ApiKey, BrokerId, ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
@@ -30,8 +31,8 @@ use crate::replica::Partitions;
 use crate::replica::partition::ANY_EPOCH;
 use crate::replica::read::is_about_leader;
 use crate::replica::ticket::Ticket;
-use crate::types::NodeId;
-use crate::wire::records::{BatchView, Compression};
+use crate::types::{NodeId, Offset};
+use crate::wire::records::{BatchView, Compression, RecordsError};
 
 pub const API: Api =
     Api::new(ApiKey::Produce, 3..=13).advertised_from(0).handled_by(handler!(handle));
@@ -42,6 +43,8 @@ const ADMIN_CLIENT: &str = "__admin_client";
 const BY_ID: i16 = 13;
 /// From this version on a refused producer is told who leads (KIP-951).
 const WITH_LEADER: i16 = 10;
+/// From this version on a refused producer is told which records are at fault (KIP-467).
+const WITH_RECORDS: i16 = 8;
 /// From this version on zstd may be used.
 const WITH_ZSTD: i16 = 7;
 
@@ -92,6 +95,8 @@ struct Placed {
     outcome: Result<Ticket, Refusal>,
     /// Who leads, as far as known, when it is not this broker.
     leader: Option<LeaderIdAndEpoch>,
+    /// Where the log begins, when a refusal tells it.
+    start_offset: Offset,
 }
 
 struct Producing<'a> {
@@ -113,15 +118,18 @@ impl Producing<'_> {
             let name = self.name(&topic.name, topic.topic_id);
             let place = |data: PartitionProduceData| {
                 let index = data.index;
-                let appended =
-                    name.clone().map_err(Refusal::from).and_then(|name| self.append(&name, data));
+                let mut start_offset = -1;
+                let appended = name
+                    .clone()
+                    .map_err(Refusal::from)
+                    .and_then(|name| self.append(&name, data, &mut start_offset));
                 let leader = match &appended {
                     Err(refusal) if is_about_leader(refusal.code) => {
                         name.as_deref().ok().and_then(|name| self.leader(name, index))
                     }
                     _ => None,
                 };
-                Placed { index, outcome: appended, leader }
+                Placed { index, outcome: appended, leader, start_offset }
             };
             let partitions = topic.partition_data.into_iter().map(place).collect();
             topics.push(Topic { shell, partitions });
@@ -137,7 +145,12 @@ impl Producing<'_> {
         Ok(topic.name.clone())
     }
 
-    fn append(&self, topic: &str, data: PartitionProduceData) -> Result<Ticket, Refusal> {
+    fn append(
+        &self,
+        topic: &str,
+        data: PartitionProduceData,
+        start_offset: &mut Offset,
+    ) -> Result<Ticket, Refusal> {
         if !(-1..=1).contains(&self.acks) {
             return Err(ErrorCode::InvalidRequiredAcks.into());
         }
@@ -148,12 +161,28 @@ impl Producing<'_> {
             return Err(Refusal::new(ErrorCode::InvalidTopicException, message));
         }
         let partition = self.partitions.as_leader(topic, data.index, ANY_EPOCH)?;
-        partition.append(records, self.acks == -1, ANY_EPOCH, Origin::Client)
+        let appended = partition.append(records, self.acks == -1, ANY_EPOCH, Origin::Client);
+        appended.inspect_err(|refusal| {
+            if tells_start_offset(refusal.code) {
+                *start_offset = partition.log.start_offset();
+            }
+        })
     }
 
     /// Exactly one batch, of a kind that this version may carry.
     fn check(&self, records: &Bytes) -> Result<(), Refusal> {
-        let batch = BatchView::first(records)?;
+        let batch = BatchView::first(records).map_err(|error| match error {
+            // Kafka finds no batch at all in bytes that end before their first one does.
+            RecordsError::Incomplete => Refusal::new(
+                ErrorCode::InvalidRecord,
+                format!(
+                    "Produce requests with version {} must have at least one record batch per \
+                     partition",
+                    self.version
+                ),
+            ),
+            other => other.into(),
+        })?;
         if batch.size() != records.len() {
             return Err(Refusal::new(
                 ErrorCode::InvalidRecord,
@@ -232,7 +261,10 @@ impl Answering {
             .with_log_start_offset(-1);
         let ticket = match placed.outcome {
             Ok(ticket) => ticket,
-            Err(refusal) => return refused(answer, refusal),
+            Err(refusal) => {
+                let answer = answer.with_log_start_offset(self.start_offset(placed.start_offset));
+                return refused(answer, refusal, self.version);
+            }
         };
         let answer = answer
             .with_base_offset(ticket.appended.first_offset)
@@ -246,6 +278,11 @@ impl Answering {
             Err(_) => ErrorCode::RequestTimedOut,
         };
         answer.with_error_code(code.code())
+    }
+
+    /// Before version 5 there is no place for it.
+    fn start_offset(&self, offset: Offset) -> Offset {
+        if self.version < 5 { -1 } else { offset }
     }
 
     fn with_endpoints(&self, response: ProduceResponse, leaders: &[NodeId]) -> ProduceResponse {
@@ -265,9 +302,34 @@ impl Answering {
     }
 }
 
-fn refused(answer: PartitionProduceResponse, refusal: Refusal) -> PartitionProduceResponse {
+/// Kafka tells where the log begins with what the log itself finds wrong, except for these.
+fn tells_start_offset(code: ErrorCode) -> bool {
+    !matches!(
+        code,
+        ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::NotLeaderOrFollower
+            | ErrorCode::MessageTooLarge
+            | ErrorCode::RecordListTooLarge
+            | ErrorCode::CorruptMessage
+            | ErrorCode::KafkaStorageError
+    )
+}
+
+fn refused(
+    answer: PartitionProduceResponse,
+    refusal: Refusal,
+    version: i16,
+) -> PartitionProduceResponse {
     tracing::debug!(index = answer.index, %refusal, "produce refused");
+    let of_record = |index: &i32| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(*index)
+            .with_batch_index_error_message(Some(StrBytes::from_string(refusal.message.clone())))
+    };
+    let records = refusal.records.iter().filter(|_| version >= WITH_RECORDS).map(of_record);
     answer
+        .with_record_errors(records.collect())
         .with_error_code(refusal.code.code())
         .with_error_message(Some(StrBytes::from_string(refusal.message)))
 }

@@ -12,7 +12,7 @@ use super::segment::Segment;
 use crate::error::{ErrorCode, Fault, Refusal};
 use crate::types::{LeaderEpoch, Millis, Offset};
 use crate::wire::records::{
-    BatchMut, BatchView, Batches, MAX_DECOMPRESSED, NO_TIMESTAMP, Summary, TimestampType,
+    BatchMut, BatchView, Batches, MAX_DECOMPRESSED, NO_TIMESTAMP, Record, Summary, TimestampType,
     recompress,
 };
 
@@ -102,7 +102,8 @@ impl Log {
                 return Ok(Appended {
                     first_offset: before.first_offset(),
                     last_offset: before.last_offset,
-                    append_time: if append_time < 0 { NO_TIMESTAMP } else { before.timestamp },
+                    // Whatever the topic asks for: Kafka tells the time of the first one.
+                    append_time: before.timestamp,
                     start_offset: self.start_offset(),
                     max_timestamp: before.timestamp,
                     bytes: 0,
@@ -349,40 +350,45 @@ fn check_contents(
             records.summary().map_err(Refusal::from)?
         };
         if found.null_keys {
-            return refuse(
-                ErrorCode::InvalidRecord,
-                "a compacted topic cannot accept a message without a key".into(),
-            );
+            let message = "a compacted topic cannot accept a message without a key";
+            let refusal = Refusal::new(ErrorCode::InvalidRecord, message);
+            return Err(refusal.of_records(at_fault(batch, |it| it.key.is_none())).into());
         }
     }
     if config.timestamp_type == TimestampType::LogAppendTime || origin != Origin::Client {
         return Ok(());
     }
     if batch.timestamp_type() == TimestampType::LogAppendTime {
-        return refuse(
-            ErrorCode::InvalidTimestamp,
-            "a producer should not set the timestamp type to LogAppendTime".into(),
-        );
+        let message = "a producer should not set the timestamp type to LogAppendTime";
+        let refusal = Refusal::new(ErrorCode::InvalidTimestamp, message);
+        return Err(refusal.of_records(at_fault(batch, |_| true)).into());
     }
     // The records of a compressed batch stay closed: its header has to answer for them.
     let (oldest, newest) = summary.map_or_else(
         || (batch.base_timestamp(), batch.max_timestamp()),
         |found| (found.min_timestamp, found.max_timestamp),
     );
-    let too_old =
-        oldest != NO_TIMESTAMP && now.saturating_sub(oldest) > config.timestamp_before_max_ms;
-    let too_new =
-        newest != NO_TIMESTAMP && newest.saturating_sub(now) > config.timestamp_after_max_ms;
-    if too_old || too_new {
-        return refuse(
-            ErrorCode::InvalidTimestamp,
-            format!(
-                "timestamps {oldest} to {newest} are out of range: {} before and {} after {now} are allowed",
-                config.timestamp_before_max_ms, config.timestamp_after_max_ms
-            ),
+    let out_of_range = |time: Millis| {
+        time != NO_TIMESTAMP
+            && (now.saturating_sub(time) > config.timestamp_before_max_ms
+                || time.saturating_sub(now) > config.timestamp_after_max_ms)
+    };
+    if out_of_range(oldest) || out_of_range(newest) {
+        let message = format!(
+            "timestamps {oldest} to {newest} are out of range: {} before and {} after {now} are allowed",
+            config.timestamp_before_max_ms, config.timestamp_after_max_ms
         );
+        let refusal = Refusal::new(ErrorCode::InvalidTimestamp, message);
+        return Err(refusal.of_records(at_fault(batch, |it| out_of_range(it.timestamp))).into());
     }
     Ok(())
+}
+
+/// The indexes of the records that a refusal is about. A batch that cannot be opened has none.
+fn at_fault(batch: &BatchView<'_>, wrong: impl Fn(&Record<'_>) -> bool) -> Vec<i32> {
+    let Ok(records) = batch.records(MAX_DECOMPRESSED) else { return Vec::new() };
+    let indexes = (0..).zip(records.iter().map_while(Result::ok));
+    indexes.filter(|(_, record)| wrong(record)).map(|(index, _)| index).collect()
 }
 
 fn renew_timestamps(bytes: &mut [u8], config: &LogConfig, now: Millis) -> Result<(), AppendError> {

@@ -313,7 +313,11 @@ impl Serving {
             .with_last_stable_offset(-1)
             .with_log_start_offset(-1)
             .with_records(Some(Bytes::new()))
-            .with_aborted_transactions(None);
+            // Kafka answers what it does not know without a look at a log: empty there, else null.
+            .with_aborted_transactions(match code {
+                ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId => Some(Vec::new()),
+                _ => None,
+            });
         if self.version >= WITH_ENDPOINTS && is_about_leader(code) {
             let topic = image.topic_by_id(named.id);
             let known = topic.and_then(|topic| topic.partitions.get(&named.partition));

@@ -76,11 +76,9 @@ impl<'a> BatchView<'a> {
     /// they are. [`BatchView::records`] and the CRC are of no use on it; [`BatchView::size`] is.
     pub fn header(bytes: &'a [u8]) -> Result<Self, RecordsError> {
         let size = Self::size_in(bytes)?.ok_or(RecordsError::Incomplete)?;
-        if bytes.len() < HEADER_LEN {
-            return Err(RecordsError::Incomplete);
-        }
-        if bytes[MAGIC] != 2 {
-            return Err(RecordsError::Magic(bytes[MAGIC] as i8));
+        let magic = *bytes.get(MAGIC).ok_or(RecordsError::Incomplete)?;
+        if magic != 2 {
+            return Err(RecordsError::Magic(magic as i8));
         }
         if size < HEADER_LEN {
             return Err(RecordsError::corrupt(format!(

@@ -63,6 +63,8 @@ impl RecordsError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Incomplete | Self::Corrupt(_) | Self::Compression(_) => ErrorCode::CorruptMessage,
+            // Kafka knows the magics up to 2 and takes others for noise.
+            Self::Magic(magic) if !(0..=2).contains(magic) => ErrorCode::CorruptMessage,
             Self::Invalid(_) | Self::Magic(_) | Self::TooLarge(_) => ErrorCode::InvalidRecord,
         }
     }
