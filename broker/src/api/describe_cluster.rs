@@ -62,7 +62,11 @@ fn refused(
     code: ErrorCode,
     message: &str,
 ) -> DescribeClusterResponse {
-    response.with_error_code(code.code()).with_error_message(Some(text(message)))
+    // Kafka does not repeat the kind that it refuses.
+    response
+        .with_endpoint_type(BROKERS)
+        .with_error_code(code.code())
+        .with_error_message(Some(text(message)))
 }
 
 fn brokers(image: &Image, listener: &str, fenced_too: bool) -> Vec<DescribeClusterBroker> {

@@ -25,26 +25,33 @@ async fn handle(
     request: JoinGroupRequest,
 ) -> Reply<JoinGroupResponse> {
     let groups = &broker.groups;
-    let member = request.member_id.clone();
+    let (version, member) = (client.version, request.member_id.clone());
     let (min, max) =
         (groups.settings.min_session_timeout_ms, groups.settings.max_session_timeout_ms);
     if request.group_id.is_empty() {
-        return Reply::Now(refuse_join(&member, ErrorCode::InvalidGroupId));
+        return Reply::Now(in_version(version, refuse_join(&member, ErrorCode::InvalidGroupId)));
     }
     if !(min..=max).contains(&request.session_timeout_ms) {
-        return Reply::Now(refuse_join(&member, ErrorCode::InvalidSessionTimeout));
+        let refusal = refuse_join(&member, ErrorCode::InvalidSessionTimeout);
+        return Reply::Now(in_version(version, refusal));
     }
     let group = request.group_id.clone();
     let call = JoinCall {
         token: 0,
-        version: client.version,
+        version,
         client_id: client.id.as_deref().unwrap_or_default().to_owned(),
         client_host: java_address(client.connection.address.ip()),
         new_id: broker.env.random.uuid(),
         request,
     };
     let answer = groups.call(&group, Call::Join(Box::new(call))).await;
-    Reply::later(async move { answer_in_kind!(answer.await, Join) })
+    Reply::later(async move { in_version(version, answer_in_kind!(answer.await, Join)) })
+}
+
+/// A group without a protocol has none from version 7 on, and an empty one before.
+fn in_version(version: i16, answer: JoinGroupResponse) -> JoinGroupResponse {
+    let name = answer.protocol_name.clone();
+    answer.with_protocol_name(if version < 7 { Some(name.unwrap_or_default()) } else { name })
 }
 
 /// As Java prints an address without a name: tools show it, and logs are searched for it.

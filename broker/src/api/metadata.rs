@@ -39,7 +39,13 @@ async fn handle(
     let view = View { image: &image, listener: &client.connection.listener };
     let version = client.version;
     let (topics, missing) = match asked(&request, version) {
-        Err(code) => (refuse_all(request.topics.as_deref().unwrap_or_default(), code), Vec::new()),
+        Err(code) => {
+            let topics = refuse_all(request.topics.as_deref().unwrap_or_default(), code);
+            // From version 13 on the answer as a whole has an error, too.
+            let whole = if version < 13 { 0 } else { code.code() };
+            let refusal = MetadataResponse::default().with_cluster_id(None).with_error_code(whole);
+            return Reply::Now(refusal.with_topics(topics));
+        }
         Ok(Asked::All) => {
             (image.topics().map(|topic| view.topic(topic, version)).collect(), Vec::new())
         }
@@ -88,6 +94,10 @@ fn asked(request: &MetadataRequest, version: i16) -> Result<Asked, ErrorCode> {
         topics.iter().map(|topic| topic.topic_id).filter(|id| !id.is_nil()).collect();
     if !ids.is_empty() {
         return Ok(Asked::Ids(ids));
+    }
+    // Neither name nor id: Kafka has no better word for it.
+    if topics.iter().any(|topic| topic.name.is_none()) {
+        return Err(ErrorCode::UnknownServerError);
     }
     let mut seen = BTreeSet::new();
     let names = topics.iter().filter_map(|topic| topic.name.clone());
@@ -359,5 +369,8 @@ mod tests {
         let by_id = MetadataRequest::default().with_topics(Some(vec![by_id]));
         assert!(matches!(asked(&by_id, 12), Ok(Asked::Ids(_))));
         assert!(matches!(asked(&by_id, 11), Err(ErrorCode::InvalidRequest)));
+        let unnamed = MetadataRequestTopic::default().with_name(None);
+        let unnamed = MetadataRequest::default().with_topics(Some(vec![unnamed]));
+        assert!(matches!(asked(&unnamed, 12), Err(ErrorCode::UnknownServerError)));
     }
 }

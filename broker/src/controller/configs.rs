@@ -223,7 +223,11 @@ fn apply(
         DELETE => return Ok(None),
         APPEND => "APPEND",
         SUBTRACT => "SUBTRACT",
-        _ => return Err(invalid(format!("Unknown operation type {op}"))),
+        // Kafka's answer to what it has no name for.
+        _ => {
+            let message = format!("Unknown operation type {op}");
+            return Err(Refusal::new(ErrorCode::UnknownServerError, message));
+        }
     };
     if !view.rules.is_list(of, name) {
         return Err(Refusal::new(
@@ -246,17 +250,22 @@ fn apply(
 
 fn find_resource(view: View<'_>, code: i8, name: &str) -> Result<ResourceType, Refusal> {
     match ResourceType::from_code(code) {
+        Some(ResourceType::Topic) if name.is_empty() => {
+            Err(invalid("Default topic resources are not allowed."))
+        }
         Some(ResourceType::Topic) if view.image.topic(name).is_some() => Ok(ResourceType::Topic),
         Some(ResourceType::Topic) => Err(Refusal::new(
             ErrorCode::UnknownTopicOrPartition,
             format!("The topic '{name}' does not exist."),
         )),
-        Some(ResourceType::Broker) if name.is_empty() || name.parse::<i32>().is_ok() => {
-            Ok(ResourceType::Broker)
-        }
-        Some(ResourceType::Broker) => {
-            Err(invalid(format!("Unable to parse broker name '{name}' as a base 10 number.")))
-        }
+        Some(ResourceType::Broker) if name.is_empty() => Ok(ResourceType::Broker),
+        Some(ResourceType::Broker) => match name.parse::<i32>() {
+            Ok(id) if view.image.broker(id).is_some() => Ok(ResourceType::Broker),
+            Ok(id) => Err(invalid(format!("No broker with id {id} is registered."))),
+            Err(_) => {
+                Err(invalid(format!("Unable to parse broker name '{name}' as a base 10 number.")))
+            }
+        },
         Some(other) => Err(invalid(format!(
             "Configuration of {other:?} resources is not supported by this cluster yet."
         ))),

@@ -425,7 +425,7 @@ async fn configuration_is_set_appended_to_and_removed() {
         (2, "retention.ms", Some("6"), Some(ErrorCode::InvalidConfig)),
         (0, "retention.ms", Some("many"), Some(ErrorCode::InvalidConfig)),
         (0, "no.such", Some("1"), Some(ErrorCode::InvalidConfig)),
-        (9, "retention.ms", Some("1"), Some(ErrorCode::InvalidRequest)),
+        (9, "retention.ms", Some("1"), Some(ErrorCode::UnknownServerError)),
         (1, "retention.ms", None, None),
     ];
     for (op, name, value, expected) in steps {

@@ -34,10 +34,7 @@ fn answers_fit_into_all_versions() {
                     .with_metadata(Bytes::from_static(b"x")),
             ]),
     );
-    all(
-        7..=9,
-        super::classic::refuse_join("m", ErrorCode::UnknownMemberId).with_protocol_name(None),
-    );
+    all(7..=9, super::classic::refuse_join("m", ErrorCode::UnknownMemberId));
     all(9..=9, JoinGroupResponse::default().with_skip_assignment(true));
     all(
         0..=5,

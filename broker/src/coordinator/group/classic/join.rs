@@ -57,6 +57,7 @@ impl JoinCall {
 pub fn refusal(member: &str, code: ErrorCode) -> JoinGroupResponse {
     JoinGroupResponse::default()
         .with_member_id(StrBytes::from_string(member.to_owned()))
+        .with_protocol_name(None)
         .with_error_code(code.code())
 }
 
@@ -134,10 +135,7 @@ impl ClassicGroup {
 
     fn join_known(&mut self, id: &str, call: JoinCall, step: &mut Step<'_>) {
         if let Err(code) = self.validate(id, call.instance()) {
-            // Null, as Kafka has it here, is possible from version 7 on.
-            let name = (call.version < 7).then(StrBytes::default);
-            let refusal = refusal(id, code).with_protocol_name(name);
-            step.effects.answer(call.token, Answer::Join(refusal));
+            step.answer_join(call.token, id, code);
             return;
         }
         let same = self.members.get(id).is_some_and(|it| it.matches(&call.request.protocols));
@@ -308,7 +306,7 @@ impl ClassicGroup {
             .with_member_id(StrBytes::from_string(id.to_owned()))
             .with_generation_id(self.generation)
             .with_protocol_type(self.protocol_type.clone().map(StrBytes::from_string))
-            .with_protocol_name(Some(self.protocol.clone().unwrap_or_default().into()))
+            .with_protocol_name(self.protocol.clone().map(StrBytes::from_string))
             .with_leader(StrBytes::from_string(leader.unwrap_or_default()))
             .with_members(members)
     }
