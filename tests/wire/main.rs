@@ -75,7 +75,7 @@ fn main() -> ExitCode {
             continue;
         } else {
             println!("FAIL wire: {}: {} of {lines} answers differ", case.name, differences.len());
-            for difference in differences.iter().take(30) {
+            for difference in differences.iter().take(100) {
                 println!("{difference}");
             }
         }
@@ -93,15 +93,19 @@ impl Clone for Case {
 /// The pairs of answers that differ, cut to where they differ.
 fn compare(one: &[(String, String)], other: &[(String, String)]) -> Vec<String> {
     let mut differences = Vec::new();
+    let mut part = String::new();
     for index in 0..one.len().max(other.len()) {
         let (asked, left) = one.get(index).map_or(("", "(nothing)"), |(asked, line)| (asked, line));
         let (also, right) =
             other.get(index).map_or(("", "(nothing)"), |(asked, line)| (asked, line));
+        if asked == "next" {
+            part = format!(" ({left})");
+        }
         if left != right {
             let common = left.bytes().zip(right.bytes()).take_while(|(a, b)| a == b).count();
             let asked = if asked.is_empty() { also } else { asked };
             differences.push(format!(
-                "    {asked}\n      one:   {}\n      other: {}",
+                "    {asked}{part}\n      one:   {}\n      other: {}",
                 excerpt(left, common),
                 excerpt(right, common)
             ));
