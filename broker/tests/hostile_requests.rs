@@ -9,7 +9,8 @@
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Message, VersionRange};
-use ottla_broker::api::{Scope, table};
+use ottla_broker::api::{Scope, offset_commit, offset_fetch, table};
+use ottla_broker::wire;
 use ottla_broker::wire::bounds;
 use ottla_broker::wire::header::Header;
 use ottla_broker::wire::schema::{self, Field, Type};
@@ -21,6 +22,9 @@ macro_rules! decoders {
     ($($name:ident $request:ident,)*) => {
         /// Decodes as a handler would; returns how many bytes were left over.
         fn decode(key: ApiKey, version: i16, body: &[u8]) -> Result<usize, String> {
+            if let Some(own) = own_schema(key, version) {
+                return own(body, version);
+            }
             let mut body = Bytes::copy_from_slice(body);
             match key {
                 $(ApiKey::$name => {
@@ -33,11 +37,28 @@ macro_rules! decoders {
 
         /// The versions that can be decoded; `ApiKey::valid_versions` lists a few more.
         fn decodable(key: ApiKey) -> VersionRange {
-            match key {
+            let mut versions = match key {
                 $(ApiKey::$name => kafka_protocol::messages::$request::VERSIONS,)*
+            };
+            while own_schema(key, versions.max + 1).is_some() {
+                versions.max += 1;
             }
+            versions
         }
     };
+}
+
+/// What `kafka-protocol` does not know yet.
+fn own_schema(key: ApiKey, version: i16) -> Option<fn(&[u8], i16) -> Result<usize, String>> {
+    fn left<M: wire::message::Message>(mut body: &[u8], version: i16) -> Result<usize, String> {
+        M::decode(&mut body, version).map_err(|error| error.to_string())?;
+        Ok(body.len())
+    }
+    match (key, version) {
+        (ApiKey::OffsetCommit, 10) => Some(left::<offset_commit::CommitById>),
+        (ApiKey::OffsetFetch, 10) => Some(left::<offset_fetch::FetchById>),
+        _ => None,
+    }
 }
 
 decoders! {
