@@ -4,40 +4,39 @@
 
 use std::sync::Arc;
 
+use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
 
-use super::controller::decide;
+use super::controller::{Refusable, answer};
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
 use crate::controller::configs;
 use crate::controller::driver::Core;
+use crate::error::Refusal;
 
 pub const API: Api =
     Api::new(ApiKey::AlterConfigs, 0..=2).on_controller().handled_by(handler!(handle));
 
 async fn handle(
     broker: &Arc<Broker>,
-    _client: &Client,
+    client: &Client,
     request: AlterConfigsRequest,
 ) -> Reply<AlterConfigsResponse> {
-    let asked: Vec<_> = request.resources.iter().map(name).collect();
-    let alter = move |core: &mut Core, _| Ok(configs::replace(core.view(), &request));
-    Reply::Now(decide(broker, alter).await.unwrap_or_else(|refusal| {
-        let failed = |resource: AlterConfigsResourceResponse| {
-            resource
+    let alter =
+        |core: &mut Core, request: &AlterConfigsRequest| Ok(configs::replace(core.view(), request));
+    Reply::Now(answer(broker, client.version, request, alter).await)
+}
+
+impl Refusable for AlterConfigsRequest {
+    fn refuse(&self, _: i16, refusal: &Refusal) -> AlterConfigsResponse {
+        let refuse = |resource: &AlterConfigsResource| {
+            AlterConfigsResourceResponse::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone())
                 .with_error_code(refusal.code.code())
                 .with_error_message(Some(refusal.message.clone().into()))
         };
-        AlterConfigsResponse::default().with_responses(asked.into_iter().map(failed).collect())
-    }))
-}
-
-fn name(
-    resource: &kafka_protocol::messages::alter_configs_request::AlterConfigsResource,
-) -> AlterConfigsResourceResponse {
-    AlterConfigsResourceResponse::default()
-        .with_resource_type(resource.resource_type)
-        .with_resource_name(resource.resource_name.clone())
-        .with_error_message(None)
+        AlterConfigsResponse::default().with_responses(self.resources.iter().map(refuse).collect())
+    }
 }

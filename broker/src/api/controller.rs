@@ -1,13 +1,20 @@
-//! What the files of controller APIs share: a decision of the active controller.
+//! What the files of controller APIs share: a decision of the active controller, or its refusal.
 
 use std::sync::Arc;
 
+use kafka_protocol::protocol::Request;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::controller::Decision;
 use crate::controller::driver::Core;
 use crate::error::{ErrorCode, Refusal};
+
+/// A request that may be refused as a whole: its answer says so wherever the API has a place for
+/// it, part by part or once. Controllers refuse so, and brokers that reach none.
+pub(super) trait Refusable: Request {
+    fn refuse(&self, version: i16, refusal: &Refusal) -> Self::Response;
+}
 
 /// Has the controller of this node decide. Without one: NOT_CONTROLLER.
 pub(super) async fn decide<R: Send + 'static>(
@@ -21,4 +28,20 @@ pub(super) async fn decide<R: Send + 'static>(
             "This is not the correct controller for this cluster.",
         )),
     }
+}
+
+/// As [`decide`], for a request that refuses itself.
+pub(super) async fn answer<R>(
+    broker: &Arc<Broker>,
+    version: i16,
+    request: R,
+    decision: impl FnOnce(&mut Core, &R) -> Result<Decision<R::Response>, Refusal> + Send + 'static,
+) -> R::Response
+where
+    R: Refusable + Clone + Send + 'static,
+    R::Response: Send + 'static,
+{
+    let asked = request.clone();
+    let decided = decide(broker, move |core: &mut Core, _| decision(core, &request)).await;
+    decided.unwrap_or_else(|refusal| asked.refuse(version, &refusal))
 }

@@ -5,35 +5,40 @@
 
 use std::sync::Arc;
 
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse};
 
-use super::controller::decide;
+use super::controller::{Refusable, answer};
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
 use crate::controller::driver::Core;
 use crate::controller::{Decision, topics};
+use crate::error::Refusal;
 
 pub const API: Api =
     Api::new(ApiKey::CreateTopics, 2..=7).on_controller().handled_by(handler!(handle));
 
 async fn handle(
     broker: &Arc<Broker>,
-    _client: &Client,
+    client: &Client,
     request: CreateTopicsRequest,
 ) -> Reply<CreateTopicsResponse> {
-    let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let create = move |core: &mut Core, _| {
-        let Decision { records, response } = topics::create(core.view(), &core.random, &request);
+    let create = |core: &mut Core, request: &CreateTopicsRequest| {
+        let Decision { records, response } = topics::create(core.view(), &core.random, request);
         Ok(Decision::new(records, response))
     };
-    Reply::Now(decide(broker, create).await.unwrap_or_else(|refusal| {
-        let failed = |name| {
+    Reply::Now(answer(broker, client.version, request, create).await)
+}
+
+impl Refusable for CreateTopicsRequest {
+    fn refuse(&self, _: i16, refusal: &Refusal) -> CreateTopicsResponse {
+        let refuse = |topic: &CreatableTopic| {
             CreatableTopicResult::default()
-                .with_name(name)
+                .with_name(topic.name.clone())
                 .with_error_code(refusal.code.code())
                 .with_error_message(Some(refusal.message.clone().into()))
         };
-        CreateTopicsResponse::default().with_topics(names.into_iter().map(failed).collect())
-    }))
+        CreateTopicsResponse::default().with_topics(self.topics.iter().map(refuse).collect())
+    }
 }

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
-use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse};
+use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
+use uuid::Uuid;
 
-use super::controller::decide;
+use super::controller::{Refusable, answer};
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
 use crate::controller::driver::Core;
@@ -23,28 +23,30 @@ async fn handle(
     client: &Client,
     request: DeleteTopicsRequest,
 ) -> Reply<DeleteTopicsResponse> {
-    let by_name = request
-        .topic_names
-        .iter()
-        .map(|name| DeleteTopicState::default().with_name(Some(name.clone())));
-    let asked: Vec<_> = request.topics.iter().cloned().chain(by_name).collect();
-    let decided = if broker.settings.delete_topics {
-        decide(broker, move |core: &mut Core, _| Ok(topics::delete(core.view(), &request))).await
-    } else {
+    if !broker.settings.delete_topics {
         let code = match client.version {
             ..3 => ErrorCode::InvalidRequest,
             _ => ErrorCode::TopicDeletionDisabled,
         };
-        Err(Refusal::new(code, "Topic deletion is disabled."))
-    };
-    Reply::Now(decided.unwrap_or_else(|refusal| {
-        let failed = |topic: DeleteTopicState| {
+        let refusal = Refusal::new(code, "Topic deletion is disabled.");
+        return Reply::Now(request.refuse(client.version, &refusal));
+    }
+    let delete =
+        |core: &mut Core, request: &DeleteTopicsRequest| Ok(topics::delete(core.view(), request));
+    Reply::Now(answer(broker, client.version, request, delete).await)
+}
+
+impl Refusable for DeleteTopicsRequest {
+    fn refuse(&self, _: i16, refusal: &Refusal) -> DeleteTopicsResponse {
+        let refuse = |name: Option<TopicName>, id: Uuid| {
             DeletableTopicResult::default()
-                .with_name(topic.name)
-                .with_topic_id(topic.topic_id)
+                .with_name(name)
+                .with_topic_id(id)
                 .with_error_code(refusal.code.code())
                 .with_error_message(Some(refusal.message.clone().into()))
         };
-        DeleteTopicsResponse::default().with_responses(asked.into_iter().map(failed).collect())
-    }))
+        let topics = self.topics.iter().map(|topic| refuse(topic.name.clone(), topic.topic_id));
+        let named = self.topic_names.iter().map(|name| refuse(Some(name.clone()), Uuid::nil()));
+        DeleteTopicsResponse::default().with_responses(topics.chain(named).collect())
+    }
 }

@@ -6,22 +6,27 @@ use std::sync::Arc;
 
 use kafka_protocol::messages::{ApiKey, DescribeQuorumRequest, DescribeQuorumResponse};
 
+use super::controller::Refusable;
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Refusal};
 
 pub const API: Api =
     Api::new(ApiKey::DescribeQuorum, 0..=2).on_controller().handled_by(handler!(handle));
 
 async fn handle(
     broker: &Arc<Broker>,
-    _client: &Client,
+    client: &Client,
     request: DescribeQuorumRequest,
 ) -> Reply<DescribeQuorumResponse> {
     Reply::Now(match &broker.controller {
         Some(controller) => controller.describe_quorum(&request),
-        None => {
-            DescribeQuorumResponse::default().with_error_code(ErrorCode::NotLeaderOrFollower.code())
-        }
+        None => request.refuse(client.version, &ErrorCode::NotLeaderOrFollower.into()),
     })
+}
+
+impl Refusable for DescribeQuorumRequest {
+    fn refuse(&self, _: i16, refusal: &Refusal) -> DescribeQuorumResponse {
+        DescribeQuorumResponse::default().with_error_code(refusal.code.code())
+    }
 }

@@ -4,24 +4,48 @@
 
 use std::sync::Arc;
 
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
+use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::{ApiKey, ElectLeadersRequest, ElectLeadersResponse};
 
-use super::controller::decide;
+use super::controller::{Refusable, answer};
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
 use crate::controller::driver::Core;
 use crate::controller::isr;
+use crate::error::Refusal;
 
 pub const API: Api =
     Api::new(ApiKey::ElectLeaders, 0..=2).on_controller().handled_by(handler!(handle));
 
 async fn handle(
     broker: &Arc<Broker>,
-    _client: &Client,
+    client: &Client,
     request: ElectLeadersRequest,
 ) -> Reply<ElectLeadersResponse> {
-    let elect = move |core: &mut Core, _| isr::elect_leaders(core.view(), &request);
-    Reply::Now(decide(broker, elect).await.unwrap_or_else(|refusal| {
-        ElectLeadersResponse::default().with_error_code(refusal.code.code())
-    }))
+    let elect =
+        |core: &mut Core, request: &ElectLeadersRequest| isr::elect_leaders(core.view(), request);
+    Reply::Now(answer(broker, client.version, request, elect).await)
+}
+
+impl Refusable for ElectLeadersRequest {
+    fn refuse(&self, version: i16, refusal: &Refusal) -> ElectLeadersResponse {
+        let code = refusal.code.code();
+        let refuse_partition = |index: &i32| {
+            PartitionResult::default()
+                .with_partition_id(*index)
+                .with_error_code(code)
+                .with_error_message(Some(refusal.message.clone().into()))
+        };
+        let refuse = |topic: &TopicPartitions| {
+            ReplicaElectionResult::default()
+                .with_topic(topic.topic.clone())
+                .with_partition_result(topic.partitions.iter().map(refuse_partition).collect())
+        };
+        let topics = self.topic_partitions.iter().flatten();
+        ElectLeadersResponse::default()
+            // In version 0 only the partitions have a place for it.
+            .with_error_code(if version >= 1 { code } else { 0 })
+            .with_replica_election_results(topics.map(refuse).collect())
+    }
 }
