@@ -3,6 +3,8 @@
 //! Only what differs from the defaults is a record. Topics and brokers (one, or with an empty name
 //! all of them) are known; client metrics, broker loggers and groups are refused by name.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as AlterResult;
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{
@@ -43,78 +45,98 @@ pub fn incremental(
     view: View<'_>,
     request: &IncrementalAlterConfigsRequest,
 ) -> Decision<IncrementalAlterConfigsResponse> {
-    let mut records = Vec::new();
-    let mut responses = Vec::new();
-    for resource in &request.resources {
-        let key = (resource.resource_type, &resource.resource_name);
-        let twice =
-            request.resources.iter().filter(|it| (it.resource_type, &it.resource_name) == key);
-        let ops = resource
+    let wanted = request.resources.iter().map(|resource| Wanted {
+        type_code: resource.resource_type,
+        name: &resource.resource_name,
+        ops: resource
             .configs
             .iter()
-            .map(|config| (&*config.name, config.config_operation, config.value.as_deref()));
-        let outcome = unique(twice.count())
-            .and_then(|()| alter(view, resource.resource_type, &resource.resource_name, ops));
-        let response = AlterConfigsResourceResponse::default()
+            .map(|config| (&*config.name, config.config_operation, config.value.as_deref()))
+            .collect(),
+    });
+    let (records, refusals) = change(view, &wanted.collect::<Vec<_>>(), request.validate_only);
+    let responses = request.resources.iter().zip(refusals).map(|(resource, refusal)| {
+        AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
-            .with_error_message(None);
-        responses.push(match outcome {
-            Ok(new) => {
-                records.extend(new);
-                response
-            }
-            Err(refusal) => response
-                .with_error_code(refusal.code.code())
-                .with_error_message(Some(refusal.message.into())),
-        });
-    }
-    records.extend(forget_eligible(view, &records));
-    if request.validate_only {
-        records.clear();
-    }
-    Decision::new(records, IncrementalAlterConfigsResponse::default().with_responses(responses))
+            .with_error_code(refusal.as_ref().map_or(0, |refusal| refusal.code.code()))
+            .with_error_message(refusal.map(|refusal| refusal.message.into()))
+    });
+    let response = IncrementalAlterConfigsResponse::default();
+    let response = response.with_responses(responses.collect());
+    Decision::new(records, response)
 }
 
 /// The older form: what is not named is removed.
 pub fn replace(view: View<'_>, request: &AlterConfigsRequest) -> Decision<AlterConfigsResponse> {
-    let mut records = Vec::new();
-    let mut responses = Vec::new();
-    for resource in &request.resources {
-        let key = (resource.resource_type, &resource.resource_name);
-        let twice =
-            request.resources.iter().filter(|it| (it.resource_type, &it.resource_name) == key);
+    let wanted = request.resources.iter().map(|resource| {
         let kept = |name: &str| resource.configs.iter().any(|config| &*config.name == name);
-        let removed: Vec<String> = ResourceType::from_code(resource.resource_type)
+        let removed = ResourceType::from_code(resource.resource_type)
             .map(|of| view.image.config(of, &resource.resource_name))
             .into_iter()
             .flat_map(Config::keys)
             .filter(|name| !kept(name))
-            .cloned()
-            .collect();
+            .map(|name| (name.as_str(), DELETE, None));
         let set = resource.configs.iter().map(|it| (&*it.name, SET, it.value.as_deref()));
-        let ops = set.chain(removed.iter().map(|name| (name.as_str(), DELETE, None)));
-        let outcome = unique(twice.count())
-            .and_then(|()| alter(view, resource.resource_type, &resource.resource_name, ops));
-        let response = AlterResult::default()
+        Wanted {
+            type_code: resource.resource_type,
+            name: &resource.resource_name,
+            ops: set.chain(removed).collect(),
+        }
+    });
+    let (records, refusals) = change(view, &wanted.collect::<Vec<_>>(), request.validate_only);
+    let responses = request.resources.iter().zip(refusals).map(|(resource, refusal)| {
+        AlterResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
-            .with_error_message(None);
-        responses.push(match outcome {
+            .with_error_code(refusal.as_ref().map_or(0, |refusal| refusal.code.code()))
+            .with_error_message(refusal.map(|refusal| refusal.message.into()))
+    });
+    let responses = responses.collect();
+    Decision::new(records, AlterConfigsResponse::default().with_responses(responses))
+}
+
+/// The changes that a request wants of one resource.
+struct Wanted<'a> {
+    type_code: i8,
+    name: &'a str,
+    ops: Vec<Op<'a>>,
+}
+
+/// A setting, what is to be done with it, and a value for that.
+type Op<'a> = (&'a str, i8, Option<&'a str>);
+
+/// The records that make all changes of each resource, or none of them; and who was refused, in
+/// the order of the request.
+fn change(
+    view: View<'_>,
+    wanted: &[Wanted<'_>],
+    validate_only: bool,
+) -> (Vec<Record>, Vec<Option<Refusal>>) {
+    let mut seen: BTreeMap<(i8, &str), usize> = BTreeMap::new();
+    for resource in wanted {
+        *seen.entry((resource.type_code, resource.name)).or_default() += 1;
+    }
+    let mut records = Vec::new();
+    let mut refusals = Vec::with_capacity(wanted.len());
+    for Wanted { type_code, name, ops } in wanted {
+        let outcome = match seen.get(&(*type_code, *name)) {
+            Some(1) => alter(view, *type_code, name, ops),
+            _ => Err(invalid("Each resource must appear at most once.")),
+        };
+        refusals.push(match outcome {
             Ok(new) => {
                 records.extend(new);
-                response
+                None
             }
-            Err(refusal) => response
-                .with_error_code(refusal.code.code())
-                .with_error_message(Some(refusal.message.into())),
+            Err(refusal) => Some(refusal),
         });
     }
     records.extend(forget_eligible(view, &records));
-    if request.validate_only {
+    if validate_only {
         records.clear();
     }
-    Decision::new(records, AlterConfigsResponse::default().with_responses(responses))
+    (records, refusals)
 }
 
 /// Who was eligible under one `min.insync.replicas` need not be under another.
@@ -155,30 +177,23 @@ fn check_min_isr(
     }
 }
 
-fn unique(count: usize) -> Result<(), Refusal> {
-    match count {
-        1 => Ok(()),
-        _ => Err(invalid("Each resource must appear at most once.")),
-    }
-}
-
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, message)
 }
 
 /// All changes of one resource, or none of them.
-fn alter<'a>(
+fn alter(
     view: View<'_>,
     type_code: i8,
     resource: &str,
-    ops: impl Iterator<Item = (&'a str, i8, Option<&'a str>)>,
+    ops: &[Op<'_>],
 ) -> Result<Vec<Record>, Refusal> {
     let of = find_resource(view, type_code, resource)?;
     let current = view.image.config(of, resource);
     let mut records = Vec::new();
     let mut changed = Vec::new();
     let mut after = current.clone();
-    for (name, op, value) in ops {
+    for &(name, op, value) in ops {
         if changed.contains(&name) {
             return Err(invalid(format!("Error due to duplicate config keys: {name}")));
         }
