@@ -1,5 +1,6 @@
 //! Asking a broker over a plain socket, and writing down what it said in a form that can be compared.
 
+use std::fmt::Debug;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::LazyLock;
@@ -11,7 +12,7 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiKey, BrokerId, ListOffsetsRequest, MetadataRequest, RequestHeader, ResponseHeader, TopicName,
 };
-use kafka_protocol::protocol::{Decodable as _, Encodable as _, Request, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable as _, Request, StrBytes};
 use regex::Regex;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -86,10 +87,28 @@ impl Talk {
 
     /// Asks without noting anything.
     pub fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Problem> {
-        let key = ApiKey::try_from(R::KEY).expect("a known key");
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).map_err(Problem::unsayable)?;
+        self.call_encoded(ApiKey::try_from(R::KEY).expect("a known key"), version, &body)
+    }
+
+    /// As `ask`, with a body that `kafka-protocol` cannot encode.
+    pub fn ask_encoded<A: Decodable + Debug>(&mut self, key: ApiKey, version: i16, body: &[u8]) {
+        let said = self.call_encoded::<A>(key, version, body);
+        let said =
+            said.map_or_else(|problem| problem.to_string(), |answer| mask(&format!("{answer:?}")));
+        self.note(format!("{key:?} v{version}"), said);
+    }
+
+    fn call_encoded<A: Decodable>(
+        &mut self,
+        key: ApiKey,
+        version: i16,
+        body: &[u8],
+    ) -> Result<A, Problem> {
         self.correlation += 1;
         let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
+            .with_request_api_key(key as i16)
             .with_request_api_version(version)
             .with_correlation_id(self.correlation)
             .with_client_id(Some(StrBytes::from_static_str("wire")));
@@ -98,7 +117,7 @@ impl Talk {
         header
             .encode(&mut frame, key.request_header_version(version))
             .map_err(Problem::unsayable)?;
-        request.encode(&mut frame, version).map_err(Problem::unsayable)?;
+        frame.put_slice(body);
         let length = frame.len() as i32 - 4;
         frame[..4].copy_from_slice(&length.to_be_bytes());
         let mut answer = self.exchange(&frame)?;
@@ -107,7 +126,7 @@ impl Talk {
         if header.correlation_id != self.correlation {
             return Err(Problem::Garbled);
         }
-        let response = R::Response::decode(&mut answer, version).map_err(|_| Problem::Garbled)?;
+        let response = A::decode(&mut answer, version).map_err(|_| Problem::Garbled)?;
         if answer.has_remaining() { Err(Problem::Garbled) } else { Ok(response) }
     }
 

@@ -14,14 +14,19 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
-    JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest,
+    ApiKey, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId,
+    HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetDeleteRequest, OffsetFetchRequest, OffsetFetchResponse,
+    SyncGroupRequest,
 };
 use kafka_protocol::protocol::StrBytes;
+use ottla_broker::api::{offset_commit, offset_fetch};
+use ottla_broker::wire::message::Message as _;
+use uuid::Uuid;
 
 use crate::Case;
 use crate::conversation::{Talk, name, text_of};
+use crate::records::id_of;
 use crate::topics::make;
 
 pub const CASES: &[Case] = &[
@@ -30,6 +35,7 @@ pub const CASES: &[Case] = &[
     Case { name: "groups: a static member is known by its instance", hold: static_member },
     Case { name: "groups: what is refused, and with which code", hold: refused },
     Case { name: "groups: offsets without a group", hold: offsets_alone },
+    Case { name: "groups: offsets of topics by their ids", hold: offsets_by_id },
 ];
 
 fn group(text: &str) -> GroupId {
@@ -325,4 +331,47 @@ fn offsets_alone(talk: &mut Talk) {
         2,
         &DeleteGroupsRequest::default().with_groups_names(vec![group("alone-5"), group("nobody")]),
     );
+}
+
+/// Version 10 of both, which `kafka-protocol` cannot say yet.
+fn offsets_by_id(talk: &mut Talk) {
+    make(talk, "group-topic", 2);
+    let known = id_of(talk, "group-topic");
+    let stranger = Uuid::from_u128(7);
+    for (generation, member) in [(-1, ""), (1, "nobody"), (-1, "nobody")] {
+        for id in [known, stranger, Uuid::nil()] {
+            for index in [0, 9] {
+                let partition = offset_commit::PartitionById {
+                    index,
+                    offset: 3,
+                    leader_epoch: -1,
+                    metadata: Some("note".into()),
+                };
+                let request = offset_commit::CommitById {
+                    group: if member.is_empty() { "by-id" } else { "by-id-nobody" }.into(),
+                    generation,
+                    member: member.into(),
+                    instance: None,
+                    topics: vec![offset_commit::TopicById { id, partitions: vec![partition] }],
+                };
+                let body = request.to_bytes(10);
+                talk.ask_encoded::<OffsetCommitResponse>(ApiKey::OffsetCommit, 10, &body);
+            }
+        }
+    }
+    let some = |id| Some(vec![offset_fetch::TopicById { id, partitions: vec![0, 1, 9] }]);
+    for text in ["by-id", "nobody"] {
+        for topics in [some(known), some(stranger), some(Uuid::nil()), Some(Vec::new()), None] {
+            for require_stable in [false, true] {
+                let group = offset_fetch::GroupById {
+                    group: text.into(),
+                    topics: topics.clone(),
+                    ..offset_fetch::GroupById::default()
+                };
+                let request = offset_fetch::FetchById { groups: vec![group], require_stable };
+                let body = request.to_bytes(10);
+                talk.ask_encoded::<OffsetFetchResponse>(ApiKey::OffsetFetch, 10, &body);
+            }
+        }
+    }
 }

@@ -73,7 +73,7 @@ fn batch(time: i64, sender: Sender, values: &[&str]) -> Bytes {
 }
 
 /// The id that the broker gave a topic: from version 13 on, records go by it.
-fn id_of(talk: &mut Talk, topic: &str) -> Uuid {
+pub fn id_of(talk: &mut Talk, topic: &str) -> Uuid {
     let request = MetadataRequest::default()
         .with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(name(topic)))]))
         .with_allow_auto_topic_creation(false);
