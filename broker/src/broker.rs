@@ -113,8 +113,7 @@ impl Broker {
         } else {
             None
         };
-        let logs = log_dir.load_all(|_| LogConfig::default()).await?;
-        info!(logs = logs.len(), took = ?env.clock.now().duration_since(begun), "logs are open");
+        // Before the logs are open: what the process before this one led is others' from then on.
         let lifecycle = Lifecycle::start(Join {
             env: env.clone(),
             settings: &settings,
@@ -125,6 +124,9 @@ impl Broker {
             stop: stop.clone(),
             on_fault: fault.handler(),
         });
+        let logs = log_dir.load_all(|_| LogConfig::default()).await;
+        let logs = logs.inspect_err(|_| stop.cancel())?;
+        info!(logs = logs.len(), took = ?env.clock.now().duration_since(begun), "logs are open");
         let partitions = Partitions::start(replica::Start {
             env: env.clone(),
             settings: &settings,

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use kafka_protocol::messages::{ApiKey, BrokerHeartbeatRequest, BrokerHeartbeatResponse};
 
-use super::controller::decide;
+use super::controller::{contact, decide};
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
-use crate::controller::fetch::Contact;
 
 pub const API: Api =
     Api::new(ApiKey::BrokerHeartbeat, 0..=1).on_controller().handled_by(handler!(handle));
@@ -19,12 +18,8 @@ async fn handle(
     client: &Client,
     request: BrokerHeartbeatRequest,
 ) -> Reply<BrokerHeartbeatResponse> {
-    let id = request.broker_id.0;
-    let decided = decide(broker, move |core, now| core.heartbeat(&request, now)).await;
-    if let (Ok(_), Some(controller)) = (&decided, &broker.controller) {
-        // The end of this connection is the first sign that the broker is gone.
-        client.connection.attached.once(|| Contact::new(controller, id));
-    }
+    let contact = contact(broker, client);
+    let decided = decide(broker, move |core, now| core.heartbeat(&request, contact, now)).await;
     Reply::Now(decided.unwrap_or_else(|refusal| {
         BrokerHeartbeatResponse::default().with_error_code(refusal.code.code()).with_is_fenced(true)
     }))

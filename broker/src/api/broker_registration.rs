@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kafka_protocol::messages::{ApiKey, BrokerRegistrationRequest, BrokerRegistrationResponse};
 
-use super::controller::decide;
+use super::controller::{contact, decide};
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
 
@@ -15,10 +15,12 @@ pub const API: Api =
 
 async fn handle(
     broker: &Arc<Broker>,
-    _client: &Client,
+    client: &Client,
     request: BrokerRegistrationRequest,
 ) -> Reply<BrokerRegistrationResponse> {
-    let decided = decide(broker, move |core, now| core.register_broker(&request, now)).await;
+    let contact = contact(broker, client);
+    let decided =
+        decide(broker, move |core, now| core.register_broker(&request, contact, now)).await;
     Reply::Now(match decided {
         Ok(epoch) => BrokerRegistrationResponse::default().with_broker_epoch(epoch),
         Err(refusal) => {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use kafka_protocol::protocol::Request;
 use tokio::time::Instant;
 
+use super::Client;
 use crate::broker::Broker;
 use crate::controller::Decision;
+use crate::controller::contact::Contact;
 use crate::controller::driver::Core;
 use crate::error::{ErrorCode, Refusal};
 
@@ -44,4 +46,11 @@ where
     let asked = request.clone();
     let decided = decide(broker, move |core: &mut Core, _| decision(core, &request)).await;
     decided.unwrap_or_else(|refusal| asked.refuse(version, &refusal))
+}
+
+/// The number under which the controller of this node knows the connection: its end is the first
+/// sign that the broker behind it is gone.
+pub(super) fn contact(broker: &Broker, client: &Client) -> Option<u64> {
+    let controller = broker.controller.as_ref()?;
+    client.connection.attached.once(|| Contact::new(controller), |contact| contact.number)
 }

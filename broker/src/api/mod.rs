@@ -249,9 +249,13 @@ pub struct Connection {
 pub struct Attached(Mutex<Option<Box<dyn Any + Send>>>);
 
 impl Attached {
-    /// Attaches what `make` returns, unless something is attached already.
-    pub fn once<T: Any + Send>(&self, make: impl FnOnce() -> T) {
-        self.0.lock().get_or_insert_with(|| Box::new(make()));
+    /// Reads what is attached; what `make` returns, unless something is attached already.
+    pub fn once<T: Any + Send, R>(
+        &self,
+        make: impl FnOnce() -> T,
+        read: impl FnOnce(&T) -> R,
+    ) -> Option<R> {
+        self.0.lock().get_or_insert_with(|| Box::new(make())).downcast_ref().map(read)
     }
 }
 

@@ -16,6 +16,7 @@ use kafka_protocol::messages::{
 };
 use tokio::time::Instant;
 
+use super::contact;
 use super::decision::{Decision, ELR_FEATURE, View};
 use super::election;
 use super::image::BrokerImage;
@@ -30,12 +31,16 @@ use crate::wire::metadata::{
 pub struct Sessions {
     timeout: Duration,
     brokers: BTreeMap<NodeId, Session>,
+    /// May be dead: to be probed.
+    suspects: Vec<NodeId>,
 }
 
 struct Session {
     /// Until then it counts as alive, if it is unfenced.
     valid_until: Instant,
-    /// A connection of it has closed: it has until then to be heard of again.
+    /// The open connection over which it heartbeats, by number.
+    contact: Option<u64>,
+    /// That connection has closed: it has until then to be heard of again.
     suspect_until: Option<Instant>,
     metadata_offset: Offset,
     /// The offset that all others must have read before it may stop.
@@ -52,20 +57,29 @@ impl Session {
 
 impl Sessions {
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, brokers: BTreeMap::new() }
+        Self { timeout, brokers: BTreeMap::new(), suspects: Vec::new() }
     }
 
-    /// Gives every unfenced broker of a freshly loaded image a full session.
+    /// Gives every broker of a freshly loaded image a full session. Any of them may have died
+    /// together with the controller before this one.
     pub fn load<'a>(&mut self, brokers: impl Iterator<Item = &'a BrokerImage>, now: Instant) {
         for broker in brokers {
             // The epoch is the offset of the registration.
-            self.register(broker.id, broker.epoch, now);
+            self.register(broker.id, broker.epoch, None, now);
+            self.suspects.push(broker.id);
         }
     }
 
-    pub fn register(&mut self, id: NodeId, registered_at: Offset, now: Instant) {
+    pub fn register(
+        &mut self,
+        id: NodeId,
+        registered_at: Offset,
+        contact: Option<u64>,
+        now: Instant,
+    ) {
         let session = Session {
             valid_until: now + self.timeout,
+            contact,
             suspect_until: None,
             metadata_offset: -1,
             shutdown_offset: None,
@@ -86,10 +100,40 @@ impl Sessions {
         }
     }
 
-    /// A connection of the broker has closed: unless it is heard of within `grace`, it is dead.
-    pub fn suspect(&mut self, id: NodeId, grace: Duration, now: Instant) {
+    /// The broker was heard of over this connection, and answered.
+    pub fn hold(&mut self, id: NodeId, contact: Option<u64>) {
         if let Some(session) = self.brokers.get_mut(&id) {
-            session.suspect_until.get_or_insert(now + grace);
+            session.contact = contact;
+        }
+    }
+
+    /// A connection has closed. If it was the one over which a broker heartbeats, that may be dead.
+    pub fn closed(&mut self, contact: u64, now: Instant) {
+        let held = self.brokers.iter_mut().find(|(_, it)| it.contact == Some(contact));
+        if let Some((id, session)) = held {
+            session.contact = None;
+            session.suspect_until.get_or_insert(now + contact::GRACE);
+            self.suspects.push(*id);
+        }
+    }
+
+    /// Brokers to look for, each once.
+    pub fn take_suspects(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.suspects)
+    }
+
+    /// The process that registered in `epoch` is gone, unless it was heard of since.
+    pub fn declare_dead(&mut self, id: NodeId, epoch: BrokerEpoch, now: Instant) {
+        let gone = |it: &Session| it.registered_at == epoch && it.contact.is_none();
+        if self.brokers.get(&id).is_some_and(gone) {
+            self.end(id, now);
+        }
+    }
+
+    /// Ends the session.
+    pub fn end(&mut self, id: NodeId, now: Instant) {
+        if let Some(session) = self.brokers.get_mut(&id) {
+            session.suspect_until = Some(now);
         }
     }
 
@@ -101,15 +145,9 @@ impl Sessions {
         }
     }
 
-    /// It was heard of, though not by a heartbeat.
-    pub fn trust(&mut self, id: NodeId) {
-        if let Some(session) = self.brokers.get_mut(&id) {
-            session.suspect_until = None;
-        }
-    }
-
-    pub fn is_valid(&self, id: NodeId, now: Instant) -> bool {
-        self.brokers.get(&id).is_some_and(|session| session.deadline() >= now)
+    /// Does a process that lives, as far as we know, have this id?
+    pub fn is_held(&self, id: NodeId, now: Instant) -> bool {
+        self.brokers.get(&id).is_some_and(|it| it.contact.is_some() && it.deadline() >= now)
     }
 
     /// When the next of the unfenced brokers has to have been heard of.
@@ -152,7 +190,7 @@ pub fn register(
     if let Some(broker) = existing
         && same.is_none()
         && !broker.fenced
-        && sessions.is_valid(id, now)
+        && sessions.is_held(id, now)
     {
         return Err(Refusal::new(
             ErrorCode::DuplicateBrokerRegistration,
@@ -303,7 +341,7 @@ pub fn heartbeat(
     let id = request.broker_id.0;
     view.check_broker_epoch(id, request.broker_epoch)?;
     if !sessions.brokers.contains_key(&id) {
-        sessions.register(id, request.broker_epoch, now);
+        sessions.register(id, request.broker_epoch, None, now);
     }
     let registered_at = sessions.brokers[&id].registered_at;
     let caught_up = request.current_metadata_offset >= registered_at;

@@ -9,6 +9,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::contact::{self, Suspect};
 use super::decision::{ConfigRules, Decision, View};
 use super::fetch::Observers;
 use super::image::Image;
@@ -58,11 +60,20 @@ pub struct Controller {
     pub(super) env: Env,
     pub(super) metadata: Arc<Metadata>,
     queue: mpsc::Sender<Job>,
+    contacts: AtomicU64,
 }
 
 /// Decides within the controller's task; what it returns is called once the records are durable.
-type Job = Box<dyn FnOnce(&mut Core, Instant) -> (Vec<Record>, Answer) + Send>;
+pub(super) type Job = Box<dyn FnOnce(&mut Core, Instant) -> (Vec<Record>, Answer) + Send>;
 type Answer = Box<dyn FnOnce() + Send>;
+
+/// A job that appends nothing and that nobody waits for.
+pub(super) fn hint(hint: impl FnOnce(&mut Core, Instant) + Send + 'static) -> Job {
+    Box::new(move |core, now| {
+        hint(core, now);
+        (Vec::new(), Box::new(|| ()))
+    })
+}
 
 /// What a decision may look at and, for what is not a record, change.
 pub struct Core {
@@ -123,7 +134,7 @@ impl Controller {
         if start.settings.roles.broker {
             // The broker of this node ended with the process before this one, and leads nothing
             // from now on: others take over at once.
-            sessions.suspect(start.settings.node_id, Duration::ZERO, now);
+            sessions.end(start.settings.node_id, now);
         }
         let balance = start.settings.auto_leader_rebalance.then(|| {
             Duration::from_secs(start.settings.leader_imbalance_check_interval_secs.max(1))
@@ -144,6 +155,8 @@ impl Controller {
             committed,
             metadata: start.metadata.clone(),
             answers: Vec::new(),
+            queue: queue.downgrade(),
+            listener: start.settings.listeners.inter_broker.clone(),
         };
         let stop = start.stop;
         let on_fault = start.on_fault;
@@ -164,6 +177,7 @@ impl Controller {
             env,
             metadata: start.metadata,
             queue,
+            contacts: AtomicU64::default(),
         }))
     }
 
@@ -205,23 +219,14 @@ impl Controller {
         self.decide(move |core, _| Ok(decide(core))).await
     }
 
-    /// A broker's connection has closed: unless it is heard of soon, it is taken for dead.
-    pub fn note_connection_closed(&self, broker: NodeId, grace: Duration) {
-        self.tell(move |core, now| core.sessions.suspect(broker, grace, now));
+    /// A connection over which a broker heartbeats has closed. May be lost when the queue is full:
+    /// the session ends in any case.
+    pub(super) fn note_closed(&self, contact: u64) {
+        let _ = self.queue.try_send(hint(move |core, now| core.sessions.closed(contact, now)));
     }
 
-    /// A broker was heard of otherwise than by a heartbeat.
-    pub(super) fn note_contact(&self, broker: NodeId) {
-        self.tell(move |core, _| core.sessions.trust(broker));
-    }
-
-    /// A hint that may be lost when the queue is full.
-    fn tell(&self, hint: impl FnOnce(&mut Core, Instant) + Send + 'static) {
-        let job: Job = Box::new(move |core, now| {
-            hint(core, now);
-            (Vec::new(), Box::new(|| ()))
-        });
-        let _ = self.queue.try_send(job);
+    pub(super) fn next_contact(&self) -> u64 {
+        self.contacts.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -230,22 +235,26 @@ impl Core {
     pub fn register_broker(
         &mut self,
         request: &kafka_protocol::messages::BrokerRegistrationRequest,
+        contact: Option<u64>,
         now: Instant,
     ) -> Result<Decision<i64>, Refusal> {
         let next_offset = self.loader.next_offset();
         let decision = brokers::register(self.view(), &self.sessions, request, next_offset, now)?;
-        self.sessions.register(request.broker_id.0, decision.response, now);
+        self.sessions.register(request.broker_id.0, decision.response, contact, now);
         Ok(decision)
     }
 
     pub fn heartbeat(
         &mut self,
         request: &kafka_protocol::messages::BrokerHeartbeatRequest,
+        contact: Option<u64>,
         now: Instant,
     ) -> Result<Decision<kafka_protocol::messages::BrokerHeartbeatResponse>, Refusal> {
         let end = self.loader.next_offset();
         let (view, sessions) = self.parts();
-        brokers::heartbeat(view, sessions, request, end, now)
+        let decision = brokers::heartbeat(view, sessions, request, end, now)?;
+        sessions.hold(request.broker_id.0, contact);
+        Ok(decision)
     }
 }
 
@@ -258,6 +267,10 @@ struct Driver {
     metadata: Arc<Metadata>,
     /// To be given once what was appended is durable.
     answers: Vec<Answer>,
+    /// For what a probe finds out.
+    queue: mpsc::WeakSender<Job>,
+    /// Brokers listen to each other there.
+    listener: String,
 }
 
 impl Driver {
@@ -266,6 +279,7 @@ impl Driver {
         mut jobs: mpsc::Receiver<Job>,
         stop: CancellationToken,
     ) -> Result<(), Fault> {
+        self.probe_suspects();
         loop {
             let asleep = self.env.clock.now();
             let tick = asleep + TICK;
@@ -293,6 +307,7 @@ impl Driver {
             }
             self.on_time()?;
             self.commit().await?;
+            self.probe_suspects();
         }
     }
 
@@ -324,6 +339,20 @@ impl Driver {
             self.append(election::balance(self.core.view(), MAX_ELECTIONS))?;
         }
         Ok(())
+    }
+
+    /// Looks for the processes of brokers that may be dead.
+    fn probe_suspects(&mut self) {
+        for id in self.core.sessions.take_suspects() {
+            let broker = self.core.view().image.broker(id).filter(|broker| !broker.fenced);
+            let Some((broker, at)) = broker.and_then(|it| Some((it, it.endpoint(&self.listener)?)))
+            else {
+                continue;
+            };
+            let (epoch, host, port) = (broker.epoch, at.host.clone(), at.port);
+            let suspect = Suspect { id, epoch, host, port };
+            env::spawn(contact::probe(self.env.clone(), suspect, self.queue.clone()));
+        }
     }
 
     /// Appends the records of one decision as one batch, and replays them.

@@ -6,7 +6,7 @@
 //! so nobody can be behind its start.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::describe_quorum_response::{
@@ -26,8 +26,6 @@ use super::topics::{METADATA_TOPIC, METADATA_TOPIC_ID};
 use crate::error::ErrorCode;
 use crate::types::{Millis, NodeId, Offset};
 
-/// How long a broker whose connection closed may stay silent before it is fenced.
-pub const GRACE: Duration = Duration::from_millis(700);
 /// No fetch waits longer than this.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 const MAX_BYTES: usize = 8 << 20;
@@ -123,17 +121,12 @@ async fn serve_partition(
     }
     controller.observe(replica, asked);
     let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64).min(MAX_WAIT);
-    let guard = Contact::new(controller, replica);
     let moved = high_watermark.wait_for(|mark| *mark > asked.fetch_offset);
     let mark = match tokio::time::timeout(wait, moved).await {
         Ok(Ok(mark)) => *mark,
-        Ok(Err(_)) => {
-            guard.answered();
-            return refuse(ErrorCode::NotLeaderOrFollower);
-        }
+        Ok(Err(_)) => return refuse(ErrorCode::NotLeaderOrFollower),
         Err(_) => asked.fetch_offset.min(*controller.high_watermark.borrow()),
     };
-    guard.answered();
     let mark = mark.max(*controller.high_watermark.borrow());
     let max = (asked.partition_max_bytes.max(1) as usize).min(MAX_BYTES);
     let (log, from) = (controller.log.clone(), asked.fetch_offset);
@@ -146,41 +139,11 @@ async fn serve_partition(
     }
 }
 
-/// A broker's connection is how we know that it lives: this is held while it is open, and tells
-/// the controller when it is dropped.
-pub struct Contact {
-    controller: Weak<Controller>,
-    replica: NodeId,
-    answered: bool,
-}
-
-impl Contact {
-    pub fn new(controller: &Arc<Controller>, replica: NodeId) -> Self {
-        Self { controller: Arc::downgrade(controller), replica, answered: false }
-    }
-
-    /// Over, and not because the connection closed.
-    fn answered(mut self) {
-        self.answered = true;
-    }
-}
-
-impl Drop for Contact {
-    fn drop(&mut self) {
-        if !self.answered
-            && let Some(controller) = self.controller.upgrade()
-        {
-            controller.note_connection_closed(self.replica, GRACE);
-        }
-    }
-}
-
 impl Controller {
     fn observe(&self, replica: NodeId, asked: &FetchPartition) {
         if replica < 0 {
             return;
         }
-        self.note_contact(replica);
         let now = self.env.clock.wall_ms();
         let caught_up = asked.fetch_offset >= *self.high_watermark.borrow();
         let mut observers = self.observers.lock();

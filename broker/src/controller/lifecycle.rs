@@ -184,8 +184,12 @@ impl Task {
         let mut applied = self.metadata.applied();
         loop {
             let wishes = *self.wished.borrow_and_update();
+            let mut answered = false;
             match self.heartbeat(wishes).await {
-                Ok(response) => self.follow(wishes, &response).await?,
+                Ok(response) => {
+                    answered = true;
+                    self.follow(wishes, &response).await?;
+                }
                 Err(error) if wishes.shut_down => {
                     // As when a whole cluster stops: nobody is left who could take over.
                     tracing::info!(%error, "stopping without leave: no controller answers");
@@ -203,6 +207,8 @@ impl Task {
                 biased;
                 _ = self.wished.changed() => {}
                 _ = applied.changed(), if waits => {}
+                // The controller takes that for a sign of death, or is another one now.
+                () = self.link.closed(), if answered => {}
                 () = self.env.clock.sleep(pause) => {}
             }
         }
@@ -210,6 +216,7 @@ impl Task {
 
     async fn register(&mut self) -> Result<(), Fault> {
         let deadline = self.env.clock.now() + self.patience;
+        let mut told = String::new();
         loop {
             let error = match self.link.send(self.registration.clone()).await {
                 Ok(response) if response.error_code == 0 => {
@@ -222,8 +229,11 @@ impl Task {
                 Ok(response) => self.refused(response.error_code, deadline)?,
                 Err(error) => error.to_string(),
             };
-            tracing::info!(error, "not registered yet; trying again");
-            self.env.clock.sleep(self.interval).await;
+            if error != told {
+                tracing::info!(error, "not registered yet; trying again");
+                told = error;
+            }
+            self.env.clock.sleep(IMPATIENT.min(self.interval)).await;
         }
     }
 

@@ -170,6 +170,13 @@ impl ControllerLink {
         self.peer.lock().clone().filter(|peer| !peer.is_closed())
     }
 
+    /// Returns once there is no open connection.
+    pub async fn closed(&self) {
+        if let Some(peer) = self.open_peer() {
+            peer.closed().await;
+        }
+    }
+
     /// Closes the connection; the next call makes a new one.
     pub fn close(&self) {
         if let Some(peer) = self.peer.lock().take() {

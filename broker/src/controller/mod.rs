@@ -7,6 +7,7 @@
 
 pub mod brokers;
 pub mod configs;
+pub mod contact;
 pub mod decision;
 pub mod driver;
 pub mod election;

@@ -31,12 +31,18 @@ struct Cluster {
     controller: Arc<Controller>,
     metadata: Arc<Metadata>,
     stop: CancellationToken,
+    /// Where all brokers seem to listen: that they live is never in doubt.
+    listener: std::net::TcpListener,
 }
 
 impl Cluster {
     async fn start(dir: &std::path::Path) -> Self {
+        Self::with_session(dir, 400).await
+    }
+
+    async fn with_session(dir: &std::path::Path, millis: u64) -> Self {
         let settings = Settings::for_test(&format!(
-            "log.dirs={}\nbroker.session.timeout.ms=400\nbroker.heartbeat.interval.ms=100",
+            "log.dirs={}\nbroker.session.timeout.ms={millis}\nbroker.heartbeat.interval.ms=100",
             dir.display()
         ));
         let metadata = Metadata::new("cluster");
@@ -53,20 +59,28 @@ impl Cluster {
         })
         .await
         .unwrap();
-        Self { controller, metadata, stop }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self { controller, metadata, stop, listener }
     }
 
     async fn register(&self, id: NodeId, incarnation: u128) -> Result<i64, Refusal> {
-        self.register_after(id, incarnation, -1).await
+        let port = self.listener.local_addr().unwrap().port();
+        self.register_as(id, incarnation, -1, port).await
     }
 
-    /// Registers a process whose predecessor closed its logs in the epoch `clean`; -1: did not.
-    async fn register_after(
+    /// Registers a process that listens on `port`, and whose predecessor closed its logs in the
+    /// epoch `clean`; -1: did not.
+    async fn register_as(
         &self,
         id: NodeId,
         incarnation: u128,
         clean: i64,
+        port: u16,
     ) -> Result<i64, Refusal> {
+        let endpoint = Endpoint::default()
+            .with_name("PLAINTEXT".into())
+            .with_host("127.0.0.1".into())
+            .with_port(port);
         let range = |(name, min, max): (&'static str, i16, i16)| {
             Feature::default()
                 .with_name(name.into())
@@ -77,11 +91,14 @@ impl Cluster {
             .with_broker_id(BrokerId(id))
             .with_cluster_id("cluster".into())
             .with_incarnation_id(Uuid::from_u128(incarnation))
-            .with_listeners(vec![Endpoint::default().with_name("PLAINTEXT".into())])
+            .with_listeners(vec![endpoint])
             .with_features(brokers::supported_features().into_iter().map(range).collect())
             .with_log_dirs(vec![Uuid::from_u128(1000 + id as u128)])
             .with_previous_broker_epoch(clean);
-        self.controller.decide(move |core, now| core.register_broker(&request, now)).await
+        let contact = Some(id as u64);
+        let decided =
+            self.controller.decide(move |it, now| it.register_broker(&request, contact, now));
+        decided.await
     }
 
     async fn finalize(&self, feature: &str, level: i16) {
@@ -96,12 +113,34 @@ impl Cluster {
         epoch: i64,
         shut_down: bool,
     ) -> Result<BrokerHeartbeatResponse, Refusal> {
+        self.heartbeat_over(id as u64, id, epoch, shut_down, Duration::ZERO).await
+    }
+
+    /// A heartbeat over a connection, by a clock that is ahead.
+    async fn heartbeat_over(
+        &self,
+        contact: u64,
+        id: NodeId,
+        epoch: i64,
+        shut_down: bool,
+        ahead: Duration,
+    ) -> Result<BrokerHeartbeatResponse, Refusal> {
         let request = BrokerHeartbeatRequest::default()
             .with_broker_id(BrokerId(id))
             .with_broker_epoch(epoch)
             .with_current_metadata_offset(i64::MAX)
             .with_want_shut_down(shut_down);
-        self.controller.decide(move |core, now| core.heartbeat(&request, now)).await
+        let decide = move |core: &mut driver::Core, now| {
+            core.heartbeat(&request, Some(contact), now + ahead)
+        };
+        self.controller.decide(decide).await
+    }
+
+    async fn fenced(&self, id: NodeId) {
+        let mut applied = self.metadata.applied();
+        while self.metadata.image().broker(id).is_none_or(|broker| !broker.fenced) {
+            applied.changed().await.unwrap();
+        }
     }
 
     /// Registers brokers and has them unfenced; their epochs.
@@ -171,13 +210,12 @@ async fn a_silent_broker_is_fenced_and_its_partitions_get_leaders_from_the_isr()
     let cluster = Cluster::start(dir.path()).await;
     let epochs = cluster.brokers(0..3).await;
     cluster.create(topic("orders", 3, 3)).await;
-    let mut image = cluster.image().await;
-    while image.broker(1).is_some_and(|broker| !broker.fenced) {
-        cluster.heartbeat(0, epochs[0], false).await.unwrap();
-        cluster.heartbeat(2, epochs[2], false).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        image = cluster.image().await;
+    for id in [0, 2] {
+        let later = Duration::from_mins(1);
+        cluster.heartbeat_over(7, id, epochs[id as usize], false, later).await.unwrap();
     }
+    cluster.fenced(1).await;
+    let image = cluster.image().await;
     for partition in image.topic("orders").unwrap().partitions.values() {
         assert!(partition.leader != 1 && partition.has_leader(), "{partition:?}");
         assert!(!partition.isr.contains(&1) && partition.isr.len() == 2, "{partition:?}");
@@ -185,18 +223,53 @@ async fn a_silent_broker_is_fenced_and_its_partitions_get_leaders_from_the_isr()
     cluster.stop.cancel();
 }
 
+/// Longer than any test takes.
+const LONG: u64 = 60_000;
+
 #[tokio::test]
-async fn a_closed_connection_fences_sooner_than_silence() {
+async fn a_broker_whose_connection_closed_and_where_nobody_listens_is_fenced_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(dir.path()).await;
+    let cluster = Cluster::with_session(dir.path(), LONG).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let epoch = cluster.register_as(0, 77, -1, port).await.unwrap();
+    cluster.heartbeat(0, epoch, false).await.unwrap();
+    drop(listener);
+    let closed = tokio::time::Instant::now();
+    cluster.controller.note_closed(0);
+    cluster.fenced(0).await;
+    assert!(closed.elapsed() < contact::GRACE, "{:?}", closed.elapsed());
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_broker_whose_connection_closed_has_a_grace_while_somebody_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::with_session(dir.path(), LONG).await;
     cluster.brokers(0..1).await;
-    let started = tokio::time::Instant::now();
-    cluster.controller.note_connection_closed(0, Duration::from_millis(20));
-    let mut applied = cluster.metadata.applied();
-    while !cluster.metadata.image().broker(0).unwrap().fenced {
-        applied.changed().await.unwrap();
-    }
-    assert!(started.elapsed() < Duration::from_millis(350));
+    let closed = tokio::time::Instant::now();
+    cluster.controller.note_closed(0);
+    cluster.fenced(0).await;
+    assert!(closed.elapsed() >= contact::GRACE, "{:?}", closed.elapsed());
+    cluster.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_broker_that_connects_again_is_not_fenced() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::with_session(dir.path(), LONG).await;
+    let epoch = cluster.brokers(0..1).await[0];
+    cluster.heartbeat_over(8, 0, epoch, false, Duration::ZERO).await.unwrap();
+    // The connection before the present one, and then that one, too.
+    cluster.controller.note_closed(0);
+    cluster.controller.note_closed(8);
+    cluster.heartbeat_over(9, 0, epoch, false, Duration::ZERO).await.unwrap();
+    let dead = cluster.controller.decide(move |core, now| {
+        core.sessions.declare_dead(0, epoch, now);
+        Ok(Decision::nothing(core.sessions.stale(core.view(), now + contact::GRACE * 2)))
+    });
+    let fenced: Vec<NodeId> = dead.await.unwrap();
+    assert!(fenced.is_empty(), "{fenced:?}");
     cluster.stop.cancel();
 }
 
@@ -209,10 +282,7 @@ async fn a_node_that_starts_again_gives_up_what_its_broker_led_at_once() {
     cluster.create(topic("orders", 2, 2)).await;
     cluster.stop.cancel();
     let cluster = Cluster::start(dir.path()).await;
-    let mut applied = cluster.metadata.applied();
-    while cluster.metadata.image().broker(1).is_none_or(|broker| !broker.fenced) {
-        applied.changed().await.unwrap();
-    }
+    cluster.fenced(1).await;
     let image = cluster.image().await;
     assert!(!image.broker(2).unwrap().fenced);
     assert!(image.topic("orders").unwrap().partitions.values().all(|it| it.leader == 2));
@@ -221,17 +291,24 @@ async fn a_node_that_starts_again_gives_up_what_its_broker_led_at_once() {
 }
 
 #[tokio::test]
-async fn an_id_belongs_to_one_process_until_its_session_ends() {
+async fn an_id_belongs_to_one_process_until_its_session_ends_or_its_connection_closes() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path()).await;
-    let epochs = cluster.brokers(0..1).await;
-    let refusal = cluster.register(0, 999).await.unwrap_err();
-    assert_eq!(refusal.code, ErrorCode::DuplicateBrokerRegistration);
-    tokio::time::sleep(Duration::from_millis(450)).await;
-    let epoch = cluster.register(0, 999).await.unwrap();
-    assert!(epoch > epochs[0]);
-    let stale = cluster.heartbeat(0, epochs[0], false).await.unwrap_err();
-    assert_eq!(stale.code, ErrorCode::StaleBrokerEpoch);
+    let mut epoch = cluster.brokers(0..1).await[0];
+    for (incarnation, closed) in [(998, false), (999, true)] {
+        let refusal = cluster.register(0, incarnation).await.unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::DuplicateBrokerRegistration);
+        if closed {
+            cluster.controller.note_closed(0);
+        } else {
+            cluster.fenced(0).await;
+        }
+        let before = std::mem::replace(&mut epoch, cluster.register(0, incarnation).await.unwrap());
+        assert!(epoch > before);
+        let stale = cluster.heartbeat(0, before, false).await.unwrap_err();
+        assert_eq!(stale.code, ErrorCode::StaleBrokerEpoch);
+        cluster.heartbeat(0, epoch, false).await.unwrap();
+    }
     cluster.stop.cancel();
 }
 
@@ -473,7 +550,7 @@ async fn an_eligible_broker_leads_again_after_a_clean_stop_and_after_a_kill_only
             (-1, &[][..], &[0][..])
         );
         let before = if clean { epoch } else { -1 };
-        epoch = cluster.register_after(0, incarnation, before).await.unwrap();
+        epoch = cluster.register_as(0, incarnation, before, 0).await.unwrap();
         let partition = cluster.image().await.partition("orders", 0).unwrap().clone();
         assert_eq!((partition.elr.is_empty(), &partition.last_known_elr[..]), (!clean, &[0][..]));
         cluster.heartbeat(0, epoch, false).await.unwrap();

@@ -86,7 +86,7 @@ async fn answer(
         ApiKey::BrokerRegistration => {
             let request = BrokerRegistrationRequest::decode(&mut body, version).unwrap();
             let decided =
-                controller.decide(move |core, now| core.register_broker(&request, now)).await;
+                controller.decide(move |core, now| core.register_broker(&request, None, now)).await;
             let response = match decided {
                 Ok(epoch) => BrokerRegistrationResponse::default().with_broker_epoch(epoch),
                 Err(refusal) => {
@@ -97,7 +97,8 @@ async fn answer(
         }
         ApiKey::BrokerHeartbeat => {
             let request = BrokerHeartbeatRequest::decode(&mut body, version).unwrap();
-            let decided = controller.decide(move |core, now| core.heartbeat(&request, now)).await;
+            let decided =
+                controller.decide(move |core, now| core.heartbeat(&request, None, now)).await;
             let refused = |refusal: crate::error::Refusal| {
                 BrokerHeartbeatResponse::default().with_error_code(refusal.code.code())
             };

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::error::ParseResponseErrorCode;
@@ -36,6 +37,9 @@ use super::remote::{Failure, Leaders, RemoteLeader};
 use crate::env;
 use crate::types::{LeaderEpoch, Millis, NodeId, Offset};
 use crate::wire::records::Batches;
+
+/// When a leader that does not know of its election is asked again.
+const SOON: Duration = Duration::from_millis(20);
 
 /// What is followed from one leader.
 type Followed = Vec<(Arc<Partition>, LeaderEpoch)>;
@@ -92,7 +96,7 @@ struct Fetcher {
     leader: NodeId,
     followed: watch::Receiver<Arc<Followed>>,
     /// Until when a partition is left alone.
-    delayed: BTreeMap<(Uuid, i32), Millis>,
+    delayed: BTreeMap<(Uuid, i32, LeaderEpoch), Millis>,
 }
 
 /// A partition in a request.
@@ -236,7 +240,8 @@ impl Fetcher {
         let mut asked = Vec::with_capacity(followed.len());
         for (partition, epoch) in followed {
             let from = partition.log.end_offset();
-            let delayed = self.delayed.contains_key(&(partition.topic_id, partition.id.partition));
+            let key = (partition.topic_id, partition.id.partition, *epoch);
+            let delayed = self.delayed.contains_key(&key);
             if !delayed && partition.log.synced_offset() >= from {
                 asked.push(Asked { partition: partition.clone(), epoch: *epoch, from });
             }
@@ -312,11 +317,11 @@ impl Fetcher {
         {
             tracing::warn!(partition = %asked.partition.id, error, "cannot find its leader's log");
         }
-        let back_off = self.partitions.context.settings.replica_fetch_backoff.as_millis();
-        // Whatever it is that is amiss, others go on; an image with a new epoch is heard at once,
-        // because it changes what is followed.
-        let key = (asked.partition.topic_id, asked.partition.id.partition);
-        let until = self.partitions.context.now() + back_off as Millis;
+        let back_off = self.partitions.context.settings.replica_fetch_backoff;
+        let back_off = if effect == Effect::WaitForLeader { back_off.min(SOON) } else { back_off };
+        // Whatever it is that is amiss, others go on, and so does this one in another epoch.
+        let key = (asked.partition.topic_id, asked.partition.id.partition, asked.epoch);
+        let until = self.partitions.context.now() + back_off.as_millis() as Millis;
         if effect != Effect::AskBounds {
             self.delayed.insert(key, until);
         }

@@ -39,6 +39,8 @@ pub enum Effect {
     AskBounds,
     /// Leave the partition alone until the image changes it.
     WaitForImage,
+    /// Ask again soon: the leader has not heard yet that it leads.
+    WaitForLeader,
     /// Leave the partition alone for `replica.fetch.backoff.ms`.
     BackOff,
 }
@@ -102,6 +104,11 @@ impl Follower {
             ErrorCode::OffsetOutOfRange => Effect::AskBounds,
             // Another leader, or one that we do not know yet.
             ErrorCode::FencedLeaderEpoch => Effect::WaitForImage,
+            // We heard of the election first.
+            ErrorCode::UnknownLeaderEpoch
+            | ErrorCode::NotLeaderOrFollower
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::UnknownTopicOrPartition => Effect::WaitForLeader,
             _ => Effect::BackOff,
         }]
     }

@@ -12,11 +12,12 @@ use super::plan::BrokerPlan;
 use super::process::Process;
 use super::say;
 
-/// The pause before a dead broker is started again, doubled with each death in a row.
+/// The pause before a broker that died soon after its start is started again, doubled with each
+/// such death in a row. One that ran for a while is started again at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A broker that ran this long has recovered from what killed it before.
-const STEADY: Duration = Duration::from_mins(1);
+/// A broker that ran this long has not died of its start.
+const STEADY: Duration = Duration::from_secs(3);
 /// How much of a dead broker's log is shown.
 const SHOWN_LINES: usize = 10;
 
@@ -74,22 +75,20 @@ async fn supervise(
     mut inbox: mpsc::Receiver<Command>,
 ) {
     let mut running = Some(process);
-    let mut started = Instant::now();
-    let mut pause = FIRST_PAUSE;
+    let mut restarts = Restarts::new();
     loop {
         let command = tokio::select! {
             biased;
             command = inbox.recv() => command,
-            () = life(&cluster, &plan, &mut running, pause) => {
-                if started.elapsed() > STEADY {
-                    pause = FIRST_PAUSE;
-                }
+            () = life(&cluster, &plan, &mut running, &mut restarts) => {
+                restarts.started = Instant::now();
                 match launch(&cluster, &plan) {
                     Ok(process) => running = Some(process),
-                    Err(error) => say!("{cluster}: broker {} cannot be started: {error}", plan.id),
+                    Err(error) => {
+                        say!("{cluster}: broker {} cannot be started: {error}", plan.id);
+                        restarts.died_after(Duration::ZERO);
+                    }
                 }
-                started = Instant::now();
-                pause = (pause * 2).min(LONGEST_PAUSE);
                 continue;
             }
         };
@@ -111,13 +110,42 @@ async fn supervise(
     }
 }
 
+/// How often a broker died, and how long to wait before it is started again.
+struct Restarts {
+    started: Instant,
+    in_a_row: u32,
+    pause: Duration,
+}
+
+impl Restarts {
+    fn new() -> Self {
+        Self { started: Instant::now(), in_a_row: 0, pause: Duration::ZERO }
+    }
+
+    fn died_after(&mut self, ran: Duration) {
+        if ran > STEADY {
+            (self.in_a_row, self.pause) = (0, Duration::ZERO);
+        } else {
+            self.pause =
+                LONGEST_PAUSE.min(FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.in_a_row)));
+            self.in_a_row = self.in_a_row.saturating_add(1);
+        }
+    }
+}
+
 /// Ends when the broker has died and its pause is over.
-async fn life(cluster: &str, plan: &BrokerPlan, running: &mut Option<Process>, pause: Duration) {
+async fn life(
+    cluster: &str,
+    plan: &BrokerPlan,
+    running: &mut Option<Process>,
+    restarts: &mut Restarts,
+) {
     if let Some(process) = running {
         let how = match process.ended().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
+        restarts.died_after(restarts.started.elapsed());
         say!(
             "{cluster}: broker {} died ({how}); the end of {}:",
             plan.id,
@@ -126,10 +154,13 @@ async fn life(cluster: &str, plan: &BrokerPlan, running: &mut Option<Process>, p
         for line in plan.files().last_lines(SHOWN_LINES) {
             say!("{cluster}:   | {line}");
         }
-        say!("{cluster}: broker {} starts again in {:.1} s", plan.id, pause.as_secs_f32());
+        if !restarts.pause.is_zero() {
+            let pause = restarts.pause.as_secs_f32();
+            say!("{cluster}: broker {} starts again in {pause:.1} s", plan.id);
+        }
         *running = None;
     }
-    sleep(pause).await;
+    sleep(restarts.pause).await;
 }
 
 async fn stop(cluster: &str, plan: &BrokerPlan, process: Process) {
@@ -146,5 +177,26 @@ async fn stop(cluster: &str, plan: &BrokerPlan, process: Process) {
             plan.files().log().display()
         ),
         Err(error) => say!("{cluster}: broker {} could not be stopped: {error}", plan.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_ran_is_started_again_at_once_and_one_that_cannot_start_ever_later() {
+        let mut restarts = Restarts::new();
+        let pause = |restarts: &mut Restarts, ran: u64| {
+            restarts.died_after(Duration::from_secs(ran));
+            restarts.pause.as_millis()
+        };
+        assert_eq!(pause(&mut restarts, 60), 0);
+        let pauses: Vec<_> = (0..10).map(|_| pause(&mut restarts, 1)).collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30_000, 30_000]);
+        restarts.in_a_row = u32::MAX;
+        assert_eq!(pause(&mut restarts, 0), 30_000);
+        assert_eq!(pause(&mut restarts, 4), 0);
+        assert_eq!(pause(&mut restarts, 1), 200);
     }
 }
