@@ -28,4 +28,6 @@ pub use partitions::{LeadershipListener, Partitions, Start};
 pub use remote::{Leaders, RemoteLeader, ToController};
 
 #[cfg(test)]
+mod conversation;
+#[cfg(test)]
 mod tests;

@@ -49,6 +49,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     truth: Mutex<Image>,
     rules: SettingsRules,
+    /// Something has happened: records were committed, or a follower fetched.
+    happened: watch::Sender<()>,
 }
 
 fn settings(id: NodeId, more: &str) -> Settings {
@@ -84,7 +86,9 @@ impl Cluster {
             nodes.push(node(id, more).await);
         }
         let truth = Mutex::new(Image::empty("cluster"));
-        let cluster = Arc::new(Self { nodes, truth, rules: SettingsRules(settings(1, more)) });
+        let rules = SettingsRules(settings(1, more));
+        let happened = watch::Sender::new(());
+        let cluster = Arc::new(Self { nodes, truth, rules, happened });
         let mut records: Vec<Record> = (1..=3)
             .map(|id| {
                 let broker = RegisterBrokerRecord {
@@ -138,6 +142,19 @@ impl Cluster {
             node.image.store(image.clone());
             node.partitions.apply(&image, &delta);
         }
+        self.happened.send_replace(());
+    }
+
+    /// Waits until `what` holds. What a follower was answered it has applied when it asks again.
+    pub async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let mut happened = self.happened.subscribe();
+        let waiting = async {
+            while !holds() {
+                happened.changed().await.unwrap();
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+        assert!(in_time.is_ok(), "{what}: not within ten seconds");
     }
 
     pub fn truth(&self) -> Image {
@@ -198,17 +215,6 @@ pub fn values(bytes: &Bytes) -> Vec<String> {
     all
 }
 
-/// Waits until `what` holds; fails after some seconds.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{what}: not within ten seconds");
-}
-
 /// A consumer's fetch of one partition.
 pub fn consume(from: i64, max_wait_ms: i32, min_bytes: i32) -> FetchRequest {
     let partition =
@@ -255,6 +261,7 @@ impl Wire {
 #[async_trait]
 impl RemoteLeader for Wire {
     async fn fetch(&self, request: FetchRequest) -> Result<FetchResponse, Failure> {
+        self.cluster.happened.send_replace(());
         self.check()?;
         let partitions = self.cluster.node(self.to).partitions.clone();
         let response = read::serve(partitions, request, 18, "PLAINTEXT".into()).await;

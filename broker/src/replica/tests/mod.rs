@@ -24,7 +24,8 @@ async fn acks_all_waits_for_every_replica_and_then_consumers_see_the_records() {
     let data = fetch(&cluster.node(1).partitions, consume(0, 1000, 1)).await;
     assert_eq!(values(&data.records.unwrap()), ["a", "b"]);
     assert_eq!(data.high_watermark, 2);
-    until("followers learn the high watermark", || cluster.partition(2).high_watermark() == 2)
+    cluster
+        .until("followers learn the high watermark", || cluster.partition(2).high_watermark() == 2)
         .await;
     cluster.stop().await;
 }
@@ -38,7 +39,7 @@ async fn a_follower_that_is_cut_off_leaves_the_isr_and_comes_back() {
     ticket.committed().await.unwrap();
     assert_eq!(cluster.isr(), [1, 2]);
     cluster.reconnect(3);
-    until("broker 3 is back", || cluster.isr() == [1, 2, 3]).await;
+    cluster.until("broker 3 is back", || cluster.isr() == [1, 2, 3]).await;
     assert_eq!(cluster.partition(3).log.end_offset(), 1);
     cluster.stop().await;
 }
@@ -57,7 +58,7 @@ async fn an_old_leader_that_comes_back_truncates_what_was_never_committed() {
     kept.committed().await.unwrap();
     cluster.reconnect(1);
     assert_eq!(lost.committed().await, Err(ErrorCode::NotLeaderOrFollower));
-    until("broker 1 is in sync", || cluster.isr().contains(&1)).await;
+    cluster.until("broker 1 is in sync", || cluster.isr().contains(&1)).await;
     let records = old.log.read_cold(0, 1 << 20, 2, true).unwrap();
     assert_eq!(values(&records), ["a", "kept"]);
     assert_eq!(old.log.epochs(), new.log.epochs());
@@ -71,9 +72,12 @@ async fn too_few_replicas_are_refused_before_the_append_and_told_after_it() {
     cluster.cut_off(3);
     let append = |all| leader.append(batch(&["a"]), all, ANY_EPOCH, Origin::Client);
     let ticket = append(true).unwrap();
-    until("broker 3 leaves the ISR", || leader.log.end_offset() == 1 && cluster.isr().len() == 2)
+    cluster
+        .until("broker 3 leaves the ISR", || {
+            leader.log.end_offset() == 1 && cluster.isr().len() == 2
+        })
         .await;
-    until("the leader knows", || append(true).is_err()).await;
+    cluster.until("the leader knows", || append(true).is_err()).await;
     assert_eq!(append(true).err().unwrap().code, ErrorCode::NotEnoughReplicas);
     append(false).unwrap();
     let waiting = tokio::time::timeout(Duration::from_millis(50), ticket.committed());
@@ -134,7 +138,7 @@ async fn deleted_records_are_gone_from_every_replica() {
     ticket.committed().await.unwrap();
     assert_eq!(leader.delete_records(4), Err(ErrorCode::OffsetOutOfRange));
     assert_eq!(leader.delete_records(-1), Ok(3));
-    until("all replicas have deleted", || leader.low_watermark() == Ok(3)).await;
+    cluster.until("all replicas have deleted", || leader.low_watermark() == Ok(3)).await;
     assert_eq!(cluster.partition(2).log.start_offset(), 3);
     cluster.stop().await;
 }
