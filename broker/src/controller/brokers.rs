@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::contact;
 use super::decision::{Decision, ELR_FEATURE, View};
+use super::driver::Core;
 use super::election;
 use super::image::BrokerImage;
 use crate::error::{ErrorCode, Refusal};
@@ -172,6 +173,34 @@ impl Sessions {
     fn lowest_active_offset(&self, view: View<'_>) -> Offset {
         let active = self.unfenced(view).filter(|(id, _)| view.image.is_active(*id));
         active.map(|(_, session)| session.metadata_offset).min().unwrap_or(Offset::MAX)
+    }
+}
+
+/// Decisions that change the sessions, too, which are no records.
+impl Core {
+    pub fn register_broker(
+        &mut self,
+        request: &BrokerRegistrationRequest,
+        contact: Option<u64>,
+        now: Instant,
+    ) -> Result<Decision<i64>, Refusal> {
+        let next_offset = self.next_offset();
+        let decision = register(self.view(), &self.sessions, request, next_offset, now)?;
+        self.sessions.register(request.broker_id.0, decision.response, contact, now);
+        Ok(decision)
+    }
+
+    pub fn heartbeat(
+        &mut self,
+        request: &BrokerHeartbeatRequest,
+        contact: Option<u64>,
+        now: Instant,
+    ) -> Result<Decision<BrokerHeartbeatResponse>, Refusal> {
+        let end = self.next_offset();
+        let (view, sessions) = self.parts();
+        let decision = heartbeat(view, sessions, request, end, now)?;
+        sessions.hold(request.broker_id.0, contact);
+        Ok(decision)
     }
 }
 

@@ -86,12 +86,17 @@ pub struct Core {
 }
 
 impl Core {
+    /// Where the next record will be.
+    pub(super) fn next_offset(&self) -> Offset {
+        self.loader.next_offset()
+    }
+
     pub fn view(&self) -> View<'_> {
         View { image: self.loader.image(), rules: &*self.rules }
     }
 
     /// The view together with the sessions, for decisions that need both.
-    fn parts(&mut self) -> (View<'_>, &mut brokers::Sessions) {
+    pub(super) fn parts(&mut self) -> (View<'_>, &mut brokers::Sessions) {
         (View { image: self.loader.image(), rules: &*self.rules }, &mut self.sessions)
     }
 }
@@ -227,34 +232,6 @@ impl Controller {
 
     pub(super) fn next_contact(&self) -> u64 {
         self.contacts.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-/// Decisions about brokers need the sessions, too.
-impl Core {
-    pub fn register_broker(
-        &mut self,
-        request: &kafka_protocol::messages::BrokerRegistrationRequest,
-        contact: Option<u64>,
-        now: Instant,
-    ) -> Result<Decision<i64>, Refusal> {
-        let next_offset = self.loader.next_offset();
-        let decision = brokers::register(self.view(), &self.sessions, request, next_offset, now)?;
-        self.sessions.register(request.broker_id.0, decision.response, contact, now);
-        Ok(decision)
-    }
-
-    pub fn heartbeat(
-        &mut self,
-        request: &kafka_protocol::messages::BrokerHeartbeatRequest,
-        contact: Option<u64>,
-        now: Instant,
-    ) -> Result<Decision<kafka_protocol::messages::BrokerHeartbeatResponse>, Refusal> {
-        let end = self.loader.next_offset();
-        let (view, sessions) = self.parts();
-        let decision = brokers::heartbeat(view, sessions, request, end, now)?;
-        sessions.hold(request.broker_id.0, contact);
-        Ok(decision)
     }
 }
 
