@@ -1,0 +1,282 @@
+// failover: how long producers stand still when a broker, the active controller, or both at once are
+// gone, under the load of package load.
+//
+// Each broker leads one partition. A round kills (SIGKILL) a leader on a node that is not the active
+// controller's, and then the active controller's node, which leads, too: the partitions led elsewhere
+// tell what the loss of a controller costs, the one led there what the loss of both at once does.
+// Then a broker, and the active controller's node, are stopped (SIGSTOP) for ten seconds: they are
+// given up like machines that died, and rejoin. In the end nothing may be missing.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	"ottla.dev/tests/clients/claims"
+	"ottla.dev/tests/clients/load"
+)
+
+const stopped = 10 * time.Second
+
+type run struct {
+	*load.Load
+	signal []string
+	// Gaps without acknowledgements, by what was lost.
+	gaps map[string][]time.Duration
+}
+
+func main() {
+	bootstrap := flag.String("bootstrap", "127.0.0.1:9092", "addresses of brokers")
+	rounds := flag.Int("rounds", 30, "how often a leader, and then the controller's node, is killed")
+	p50 := flag.Duration("p50", 400*time.Millisecond, "the median pause may be this long")
+	worst := flag.Duration("worst", time.Second, "no pause may be longer")
+	frozen := flag.Duration("frozen", 5*time.Second, "no pause may be longer when a broker is stopped")
+	signal := flag.String("signal", "", "command that sends a signal to a broker: its id and the signal are appended")
+	flag.Parse()
+	if err := all(*bootstrap, strings.Fields(*signal), *rounds, *p50, *worst, *frozen); err != nil {
+		fmt.Printf("FAIL failover: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func all(bootstrap string, signal []string, rounds int, p50, worst, frozen time.Duration) error {
+	// What is measured is the cluster: a client that looks for new leaders often.
+	started, err := load.Start(bootstrap, claims.Topic("failover"), kafka.ConfigMap{
+		"topic.metadata.refresh.interval.ms": 200, "topic.metadata.refresh.fast.interval.ms": 20,
+		"retry.backoff.ms": 20, "reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50, "request.timeout.ms": 1500,
+	})
+	if err != nil {
+		return err
+	}
+	r := &run{Load: started, signal: signal, gaps: map[string][]time.Duration{}}
+	failed := 0
+	for round := 0; round < rounds; round++ {
+		if err := r.round(round); err != nil {
+			// What has not healed in a minute does not heal: no point in going on.
+			fmt.Printf("FAIL failover: round %d: %v\n", round+1, err)
+			failed++
+			break
+		}
+	}
+	for _, lost := range []string{"a leader", "the active controller", "both at once"} {
+		failed += r.judge(lost, p50, worst)
+	}
+	failed += r.freeze(frozen)
+	r.Stop()
+	proof, err := r.Verify()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("ok failover: %s\n", proof)
+	if failed > 0 {
+		return fmt.Errorf("%d claims failed", failed)
+	}
+	return nil
+}
+
+func (r *run) judge(lost string, p50, worst time.Duration) int {
+	gaps := r.gaps[lost]
+	if len(gaps) == 0 {
+		fmt.Printf("FAIL failover: %s was never lost\n", lost)
+		return 1
+	}
+	slices.Sort(gaps)
+	median, longest := gaps[len(gaps)/2], gaps[len(gaps)-1]
+	what := fmt.Sprintf("%s lost %d times: p50 %d ms, p90 %d ms, worst %d ms without acknowledgements",
+		lost, len(gaps), median.Milliseconds(), gaps[len(gaps)*9/10].Milliseconds(), longest.Milliseconds())
+	if median > p50 || longest > worst {
+		fmt.Printf("FAIL failover: %s; the limits are %s and %s\n", what, p50, worst)
+		return 1
+	}
+	fmt.Printf("ok failover: %s\n", what)
+	return 0
+}
+
+func (r *run) round(round int) error {
+	active, leaders, err := r.level()
+	if err != nil {
+		return err
+	}
+	// A leader on another node; turn by turn.
+	victim, turn := int32(-1), round
+	for _, leader := range append(leaders, leaders...) {
+		if leader != active {
+			if victim = leader; turn%2 == 0 {
+				break
+			}
+			turn++
+		}
+	}
+	everything := func(*load.Lane) bool { return true }
+	gaps, err := r.lose(victim, everything)
+	if err != nil {
+		return fmt.Errorf("broker %d: %w", victim, err)
+	}
+	r.gaps["a leader"] = append(r.gaps["a leader"], gaps[0])
+
+	if active, leaders, err = r.level(); err != nil {
+		return err
+	}
+	ledThere := func(l *load.Lane) bool { return leaders[l.Partition] == active }
+	ledElsewhere := func(l *load.Lane) bool { return !ledThere(l) }
+	both, err := r.lose(active, ledElsewhere, ledThere)
+	if err != nil {
+		return fmt.Errorf("broker %d, the active controller: %w", active, err)
+	}
+	r.gaps["the active controller"] = append(r.gaps["the active controller"], both[0])
+	r.gaps["both at once"] = append(r.gaps["both at once"], both[1])
+	fmt.Printf("round %d: a leader (broker %d) %d ms, the active controller (broker %d) %d ms, both at once %d ms\n",
+		round+1, victim, gaps[0].Milliseconds(), active, both[0].Milliseconds(), both[1].Milliseconds())
+	return nil
+}
+
+// level waits until all replicas are in sync and gives each partition back to its preferred leader:
+// each broker leads one. It tells who the active controller is and who leads each partition.
+func (r *run) level() (active int32, leaders []int32, err error) {
+	deadline := time.Now().Add(load.HealLimit)
+	for time.Now().Before(deadline) {
+		if err = r.Healed(time.Now()); err != nil {
+			return -1, nil, err
+		}
+		all := make([]kafka.TopicPartition, load.Partitions)
+		for i := range all {
+			all[i] = kafka.TopicPartition{Topic: &r.Topic, Partition: int32(i)}
+		}
+		request := kafka.NewElectLeadersRequest(kafka.ElectionTypePreferred, all)
+		if _, err = r.Admin.ElectLeaders(context.Background(), request, kafka.SetAdminRequestTimeout(3*time.Second)); err != nil {
+			continue
+		}
+		if active, err = controller(r.Bootstrap); err != nil {
+			continue
+		}
+		state, asked := r.State()
+		if err = asked; err != nil {
+			continue
+		}
+		leaders = nil
+		for _, partition := range state {
+			if !slices.Contains(leaders, partition.Leader) {
+				leaders = append(leaders, partition.Leader)
+			}
+		}
+		if len(leaders) == load.Partitions {
+			// What was disturbed by the election is over.
+			time.Sleep(300 * time.Millisecond)
+			return active, leaders, nil
+		}
+		err = fmt.Errorf("the leaders are %v", leaders)
+		time.Sleep(20 * time.Millisecond)
+	}
+	return -1, nil, fmt.Errorf("not level: %w", err)
+}
+
+func (r *run) send(broker int32, signal string) error {
+	command := append(slices.Clone(r.signal[1:]), strconv.Itoa(int(broker)), signal)
+	if out, err := exec.Command(r.signal[0], command...).CombinedOutput(); err != nil {
+		return fmt.Errorf("signal: %w: %s", err, out)
+	}
+	return nil
+}
+
+// lose kills a broker, and tells the longest pause in each kind of lanes.
+func (r *run) lose(broker int32, kinds ...func(*load.Lane) bool) (gaps []time.Duration, err error) {
+	before := time.Now()
+	r.Mark(before)
+	if err := r.send(broker, "KILL"); err != nil {
+		return nil, err
+	}
+	// Longer than the longest pause that is allowed: a lane that is acknowledged just after the kill
+	// may still fall silent.
+	time.Sleep(1500 * time.Millisecond)
+	return r.gapsSince(before, kinds...)
+}
+
+func (r *run) gapsSince(before time.Time, kinds ...func(*load.Lane) bool) (gaps []time.Duration, err error) {
+	for _, kind := range kinds {
+		gap, err := r.Resumed(before.Add(1500*time.Millisecond), kind)
+		if err != nil {
+			return nil, err
+		}
+		gaps = append(gaps, gap)
+	}
+	return gaps, nil
+}
+
+// freeze stops a leader, and then the active controller's node, for ten seconds each.
+func (r *run) freeze(limit time.Duration) (failed int) {
+	for _, who := range []string{"a leader", "the active controller's node"} {
+		what, err := r.freezeOne(who, limit)
+		if err != nil {
+			fmt.Printf("FAIL failover: %s is stopped for %s: %v\n", who, stopped, err)
+			failed++
+			continue
+		}
+		fmt.Printf("ok failover: %s is stopped for %s: %s\n", who, stopped, what)
+	}
+	return failed
+}
+
+func (r *run) freezeOne(who string, limit time.Duration) (string, error) {
+	active, leaders, err := r.level()
+	if err != nil {
+		return "", err
+	}
+	victim := active
+	if who == "a leader" {
+		victim = leaders[slices.IndexFunc(leaders, func(id int32) bool { return id != active })]
+	}
+	before := time.Now()
+	r.Mark(before)
+	if err := r.send(victim, "STOP"); err != nil {
+		return "", err
+	}
+	time.Sleep(stopped)
+	gone := r.isGone(victim)
+	if err := r.send(victim, "CONT"); err != nil {
+		return "", err
+	}
+	if gone != nil {
+		return "", gone
+	}
+	back := time.Now()
+	gaps, err := r.gapsSince(before, func(*load.Lane) bool { return true })
+	if err != nil {
+		return "", err
+	}
+	if err := r.Healed(back); err != nil {
+		return "", err
+	}
+	healed := time.Since(back)
+	if gaps[0] > limit {
+		return "", fmt.Errorf("produce paused for %s; the limit is %s", gaps[0], limit)
+	}
+	return fmt.Sprintf("produce paused for %d ms, and it is in sync again %d ms after it went on", gaps[0].Milliseconds(), healed.Milliseconds()), nil
+}
+
+// isGone says that the cluster has taken a broker out of every ISR and leadership.
+func (r *run) isGone(broker int32) error {
+	var state []kafka.PartitionMetadata
+	var err error
+	for range 5 { // the client may ask the one that is stopped
+		if state, err = r.State(); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, one := range state {
+		if one.Leader == broker || slices.Contains(one.Isrs, broker) {
+			return fmt.Errorf("broker %d leads or is in sync after %s: partition %d: leader %d, ISR %v", broker, stopped, one.ID, one.Leader, one.Isrs)
+		}
+	}
+	return nil
+}
