@@ -1,9 +1,10 @@
 //! Starts a broker, wires its parts together, and shuts it down.
 //!
-//! The order of a start: identity, ports, controller (on the node that has it), the local logs,
-//! the metadata of the cluster, and only then the door for clients. A stop goes the other way
+//! The order of a start: identity, ports, log directories, controller (on the node that has it), the
+//! metadata of the cluster, which says which logs are opened, and only then the door for clients. A stop goes the other way
 //! round: leaderships first, so that clients hardly notice.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +15,20 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
+use uuid::Uuid;
 
 use crate::api::auto_create::AutoCreate;
 use crate::config::Settings;
-use crate::controller::follower::{Follow, MetadataFollower};
 use crate::controller::lifecycle::{Join, Lifecycle, Stage};
-use crate::controller::{Controller, ControllerLink, Image, Metadata, Start};
+use crate::controller::{
+    Controller, ControllerLink, Controllers, Image, Metadata, Start, registration,
+};
 use crate::coordinator::group::settings::GroupSettings;
 use crate::coordinator::runtime::Groups;
 use crate::coordinator::topic::{Maker, OffsetsTopic, TopicCreator};
 use crate::env::{self, Env};
 use crate::error::{ErrorCode, Fault};
-use crate::log::{LogConfig, LogDir, LogDirOptions, TailCache};
+use crate::log::{LogDirOptions, LogDirs, TailCache};
 use crate::net::http::{self, Probe};
 use crate::net::{Bound, Metrics, Server};
 use crate::replica::{self, Partitions};
@@ -49,7 +52,7 @@ pub struct Broker {
     pub link: Arc<ControllerLink>,
     /// Topics that clients named and that are being created.
     pub auto_create: AutoCreate,
-    pub log_dir: Arc<LogDir>,
+    pub log_dirs: Arc<LogDirs>,
     pub lifecycle: Arc<Lifecycle>,
     running: Running,
 }
@@ -57,8 +60,12 @@ pub struct Broker {
 /// What is only needed to end.
 struct Running {
     server: Mutex<Option<Arc<Server>>>,
+    /// This node's replica of the metadata log.
+    replica: Arc<Controller>,
     stop: CancellationToken,
     fault: Fatal,
+    /// The log directories that went offline.
+    offline: watch::Sender<Vec<Uuid>>,
 }
 
 /// The first fault that ends this node.
@@ -94,43 +101,54 @@ impl Broker {
         let stop = CancellationToken::new();
         let doors = Doors::open(&env, &settings, &stop).await?;
         let cluster_id = crate::identity::cluster_id(&env, &settings).await?;
-        let log_dir = open_log_dir(&env, &settings, &cluster_id).await?;
+        let log_dirs = open_log_dirs(&env, &settings, &cluster_id).await?;
         let metadata = Metadata::new(&cluster_id);
-        let link = ControllerLink::new(&env, &settings, "requests");
-        let controller = if settings.roles.controller {
-            Some(
-                Controller::start(Start {
-                    env: env.clone(),
-                    settings: &settings,
-                    cluster_id: &cluster_id,
-                    directory_id: log_dir.directory_id(),
-                    metadata: metadata.clone(),
-                    stop: stop.clone(),
-                    on_fault: fault.handler(),
-                })
-                .await?,
-            )
-        } else {
-            None
-        };
-        // Before the logs are open: what the process before this one led is others' from then on.
-        let lifecycle = Lifecycle::start(Join {
+        let controllers = watch::Sender::new(Controllers::of(&settings));
+        let link_to =
+            |purpose| ControllerLink::to(&env, &settings, purpose, controllers.subscribe());
+        let link = link_to("requests");
+        let lifecycle_link = link_to("lifecycle");
+        let registration_link = link_to("registration");
+        let replica = Controller::start(Start {
             env: env.clone(),
             settings: &settings,
             cluster_id: &cluster_id,
-            directories: vec![log_dir.directory_id()],
-            clean_shutdown_epoch: log_dir.clean_shutdown_epoch(),
+            directory_id: log_dirs.metadata_id(),
             metadata: metadata.clone(),
+            controllers,
             stop: stop.clone(),
             on_fault: fault.handler(),
-        });
-        let logs = log_dir.load_all(|_| LogConfig::default()).await;
-        let logs = logs.inspect_err(|_| stop.cancel())?;
-        info!(logs = logs.len(), took = ?env.clock.now().duration_since(begun), "logs are open");
+        })
+        .await?;
+        let (offline, offline_seen) = watch::channel(Vec::new());
+        // Before the logs are open: what the process before this one led is others' from then on.
+        let lifecycle = if settings.roles.broker {
+            Lifecycle::start(Join {
+                env: env.clone(),
+                settings: &settings,
+                cluster_id: &cluster_id,
+                directories: log_dirs.ids(),
+                offline: offline_seen,
+                clean_shutdown_epoch: log_dirs.clean_shutdown_epoch(),
+                metadata: metadata.clone(),
+                link: lifecycle_link,
+                stop: stop.clone(),
+                on_fault: fault.handler(),
+            })
+        } else {
+            Lifecycle::idle()
+        };
+        log_dirs.start().await.inspect_err(|_| stop.cancel())?;
+        let logs = log_dirs.unopened().len();
+        info!(logs, took = ?env.clock.now().duration_since(begun), "log directories are open");
+        if settings.roles.controller {
+            let (metadata, stop) = (metadata.clone(), stop.clone());
+            registration::keep_registered(&env, &settings, registration_link, metadata, stop);
+        }
         let partitions = Partitions::start(replica::Start {
             env: env.clone(),
             settings: &settings,
-            log_dir: log_dir.clone(),
+            log_dirs: log_dirs.clone(),
             image: metadata.shared(),
             link: link.clone(),
             broker_epoch: lifecycle.epoch(),
@@ -149,27 +167,22 @@ impl Broker {
         let broker = Arc::new(Self {
             image: metadata.shared(),
             auto_create: AutoCreate::default(),
-            running: Running { server: Mutex::default(), stop, fault },
+            controller: settings.roles.controller.then(|| replica.clone()),
+            running: Running { server: Mutex::default(), replica, stop, fault, offline },
             env,
             settings,
             partitions,
             groups,
-            controller,
             link,
-            log_dir,
+            log_dirs,
             lifecycle,
         });
-        broker.join(doors, metadata, &cluster_id).await?;
+        broker.join(doors);
         Ok(broker)
     }
 
-    /// Opens the doors and follows the cluster.
-    async fn join(
-        self: &Arc<Self>,
-        doors: Doors,
-        metadata: Arc<Metadata>,
-        cluster_id: &str,
-    ) -> Result<(), Fault> {
+    /// Opens the doors.
+    fn join(self: &Arc<Self>, doors: Doors) {
         let server = Arc::new(Server::new(self.clone(), doors.metrics));
         doors.state.send_replace(Some(self.lifecycle.clone()));
         // The controller must answer before any broker can join. Everyone else waits in the ports'
@@ -185,22 +198,11 @@ impl Broker {
         }
         *self.running.server.lock() = Some(server.clone());
         env::spawn(self.clone().serve_in_service(server, later).in_current_span());
-        if self.controller.is_none() {
-            MetadataFollower::start(Follow {
-                env: self.env.clone(),
-                settings: &self.settings,
-                cluster_id,
-                directory_id: self.log_dir.directory_id(),
-                metadata,
-                stop: self.running.stop.clone(),
-                on_fault: self.running.fault.handler(),
-            })
-            .await?;
-        }
         self.lifecycle.set_ready();
-        env::spawn(self.clone().once_in_service().in_current_span());
-        env::spawn(self.clone().watch_disk().in_current_span());
-        Ok(())
+        if self.settings.roles.broker {
+            env::spawn(self.clone().once_in_service().in_current_span());
+        }
+        env::spawn(self.clone().watch_disks().in_current_span());
     }
 
     async fn serve_in_service(self: Arc<Self>, server: Arc<Server>, listeners: Vec<Bound>) {
@@ -244,19 +246,22 @@ impl Broker {
         }
     }
 
-    /// A log directory that went offline ends this node: it has no other.
-    async fn watch_disk(self: Arc<Self>) {
-        let mut offline = self.log_dir.offline();
-        tokio::select! {
-            biased;
-            () = self.running.stop.cancelled() => {}
-            Ok(why) = offline.wait_for(Option::is_some) => {
-                let why = why.as_deref().unwrap_or_default().to_owned();
-                self.running.fault.raise(Fault::Start(format!(
-                    "{}: the log directory is offline: {why}",
-                    self.log_dir.path().display()
-                )));
+    /// Goes on with the log directories that are left when one goes offline; ends this node when
+    /// there is none, or not that of the metadata log.
+    async fn watch_disks(self: Arc<Self>) {
+        loop {
+            let known = self.running.offline.borrow().clone();
+            let dir = tokio::select! {
+                biased;
+                () = self.running.stop.cancelled() => return,
+                dir = self.log_dirs.gone_offline(&known) => dir,
+            };
+            if let Some(why) = self.log_dirs.why_unusable() {
+                return self.running.fault.raise(Fault::Start(why));
             }
+            let (partitions, failed) = (self.partitions.clone(), dir.clone());
+            self.env.blocking(move || partitions.on_offline(&failed)).await;
+            self.running.offline.send_modify(|offline| offline.push(dir.directory_id()));
         }
     }
 
@@ -275,6 +280,7 @@ impl Broker {
         {
             warn!("stopping although the controller has not let go of this broker");
         }
+        self.running.replica.quorum().resign().await;
         let server = self.running.server.lock().take();
         if let Some(server) = &server {
             server.stop_accepting();
@@ -285,31 +291,28 @@ impl Broker {
         }
         self.partitions.shut_down().await;
         self.running.stop.cancel();
-        if let Err(fault) = self.log_dir.shut_down_cleanly(self.lifecycle.broker_epoch()).await {
+        if let Err(fault) = self.log_dirs.shut_down_cleanly(self.lifecycle.broker_epoch()).await {
             warn!(%fault, "the logs were not closed cleanly");
         }
     }
 }
 
-async fn open_log_dir(
+async fn open_log_dirs(
     env: &Env,
     settings: &Settings,
     cluster_id: &str,
-) -> Result<Arc<LogDir>, Fault> {
-    let [path] = &settings.log_dirs[..] else {
-        return Err(Fault::Start(
-            "log.dirs names several folders: more than one is not supported yet".to_owned(),
-        ));
-    };
+) -> Result<Arc<LogDirs>, Fault> {
     let options = LogDirOptions {
-        path: path.clone(),
+        path: PathBuf::new(),
         cluster_id: cluster_id.to_owned(),
         node_id: settings.node_id,
         tail_cache: TailCache::new(TAIL_CACHE_BYTES),
         checkpoint_every: settings.log_flush_offset_checkpoint_interval.as_millis() as i64,
+        reserve_bytes: settings.log_reserve_bytes,
     };
+    let (paths, metadata) = (settings.log_dirs.clone(), settings.metadata_log_dir.clone());
     let opening = env.clone();
-    env.blocking(move || LogDir::open(opening, options)).await
+    env.blocking(move || LogDirs::open(&opening, &paths, &metadata, &options)).await
 }
 
 /// Everything that listens: the ports for clients and nodes, bound but not yet served, and the

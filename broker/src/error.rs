@@ -33,6 +33,11 @@ impl From<ErrorCode> for Refusal {
     }
 }
 
+/// The disk, or what we may use of it, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A failure of this broker's own: it takes the log directory, or the process, out of service.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -45,6 +50,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The disk is full, which may pass by itself.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Disk { source, .. } if is_full(source))
+    }
+
     /// For `map_err` on an I/O error at `path`.
     pub fn disk(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

@@ -1,9 +1,9 @@
 //! Who this node is: the id of the cluster that it belongs to, before anything is written.
 //!
 //! A folder that has an identity keeps it. A new one takes the id that the settings give; without
-//! one, a node with the controller role founds a cluster with an id of its own making, and any
-//! other node asks the controller. Two nodes never found two clusters: only one voter is possible,
-//! and it alone may found.
+//! one, a node that may found a cluster makes an id, and any other node asks the controllers. Two
+//! nodes never found two clusters: a node that shares its quorum with others founds one only with
+//! the permission `ottla.quorum.founding`, which is given to one node, once.
 
 use std::time::Duration;
 
@@ -49,12 +49,20 @@ pub async fn cluster_id(env: &Env, settings: &Settings) -> Result<String, Fault>
     if let Some(given) = &settings.cluster_id {
         return Ok(given.clone());
     }
-    if settings.roles.controller {
+    if may_found(settings) {
         let id = uuid_to_text(env.random.uuid());
         tracing::info!(cluster = id, "founding a new cluster");
         return Ok(id);
     }
-    tracing::info!("a new broker: asking the controller for the id of the cluster");
+    if settings.quorum.voters.iter().any(|voter| voter.id == settings.node_id) {
+        // None of them could tell the others: each would wait for one that knows.
+        return Err(Fault::Start(
+            "controller.quorum.voters names several voters and this one's folders are empty: give \
+             all of them the same CLUSTER_ID"
+                .to_owned(),
+        ));
+    }
+    tracing::info!("a new node: asking the controllers for the id of the cluster");
     let link = ControllerLink::new(env, settings, "identity");
     let request = DescribeClusterRequest::default().with_endpoint_type(CONTROLLERS);
     let answer = link.send_within(request, PATIENCE).await.map_err(|error| {
@@ -66,4 +74,10 @@ pub async fn cluster_id(env: &Env, settings: &Settings) -> Result<String, Fault>
             Err(Fault::Start(format!("the controller does not tell its cluster: error {code}")))
         }
     }
+}
+
+/// The only voter of the settings, or the one that has the permission.
+fn may_found(settings: &Settings) -> bool {
+    let alone = matches!(&settings.quorum.voters[..], [only] if only.id == settings.node_id);
+    settings.roles.controller && (alone || settings.quorum_founding)
 }

@@ -403,7 +403,7 @@ pub(crate) fn node(
     }
 }
 
-fn parse_bootstrap(text: &str) -> Result<Vec<String>> {
+pub(crate) fn parse_bootstrap(text: &str) -> Result<Vec<String>> {
     let addresses: Vec<String> =
         text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Into::into).collect();
     if addresses.is_empty() {

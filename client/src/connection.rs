@@ -22,7 +22,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::{Error, Result};
+use crate::{Error, Features, Result};
 
 /// The largest answer that is read; a longer frame is a peer that does not speak Kafka.
 const MAX_FRAME: usize = 128 << 20;
@@ -38,6 +38,7 @@ pub struct Connection {
     client_id: StrBytes,
     request_timeout: Duration,
     versions: BTreeMap<i16, VersionRange>,
+    features: Features,
     correlation: AtomicI32,
     outgoing: mpsc::Sender<Bytes>,
     waiting: Arc<Waiting>,
@@ -113,6 +114,18 @@ fn decode<R: Request>(frame: &mut Bytes, version: i16, address: &str) -> Result<
     })
 }
 
+fn features(answer: &ApiVersionsResponse) -> Features {
+    let supported = answer.supported_features.iter();
+    let finalized = answer.finalized_features.iter();
+    Features {
+        supported: supported
+            .map(|it| (it.name.to_string(), (it.min_version, it.max_version)))
+            .collect(),
+        finalized: finalized.map(|it| (it.name.to_string(), it.max_version_level)).collect(),
+        epoch: Some(answer.finalized_features_epoch).filter(|epoch| *epoch >= 0),
+    }
+}
+
 pub(crate) fn api_name(key: i16) -> String {
     ApiKey::try_from(key).map_or_else(|()| format!("API {key}"), |key| format!("{key:?}"))
 }
@@ -148,16 +161,17 @@ impl Connection {
             client_id: StrBytes::from_string(client_id.to_owned()),
             request_timeout,
             versions: BTreeMap::new(),
+            features: Features::default(),
             correlation: AtomicI32::new(0),
             outgoing,
             waiting,
             reader,
         };
-        connection.versions = connection.negotiate().await?;
+        (connection.versions, connection.features) = connection.negotiate().await?;
         Ok(connection)
     }
 
-    async fn negotiate(&self) -> Result<BTreeMap<i16, VersionRange>> {
+    async fn negotiate(&self) -> Result<(BTreeMap<i16, VersionRange>, Features)> {
         let request = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("ottla"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
@@ -167,11 +181,11 @@ impl Connection {
             answer = self.ask_versions(&ApiVersionsRequest::default(), 0).await?;
         }
         Error::check(answer.error_code, None)?;
-        Ok(answer
+        let versions = answer
             .api_keys
             .iter()
-            .map(|api| (api.api_key, VersionRange { min: api.min_version, max: api.max_version }))
-            .collect())
+            .map(|api| (api.api_key, VersionRange { min: api.min_version, max: api.max_version }));
+        Ok((versions.collect(), features(&answer)))
     }
 
     async fn ask_versions(
@@ -207,6 +221,11 @@ impl Connection {
     /// Every API that the broker announced, with its versions.
     pub fn versions(&self) -> &BTreeMap<i16, VersionRange> {
         &self.versions
+    }
+
+    /// The features that the broker announced.
+    pub fn features(&self) -> &Features {
+        &self.features
     }
 
     /// The highest version of `R` that both sides speak.

@@ -1,7 +1,8 @@
 //! A small Kafka client: what the operator and the `kafka-*.sh` tools need, and no more.
 //!
 //! From the bottom up: [`connection`] is one socket to one broker; [`Client`] knows the brokers and
-//! who leads what; [`Admin`], [`Producer`] and [`Consumer`] stand on it. [`records`] reads and
+//! who leads what; [`Admin`], [`Producer`] and [`Consumer`] stand on it; [`Controllers`]
+//! asks the quorum at its own listeners. [`records`] reads and
 //! writes record batches as the Java client does, [`text`] holds Kafka's printed forms.
 //!
 //! Invariants: requests to one broker leave in the order in which they were made; an answer is
@@ -15,6 +16,7 @@ mod admin;
 mod client;
 mod connection;
 mod consumer;
+mod controllers;
 mod error;
 mod names;
 mod producer;
@@ -22,9 +24,10 @@ pub mod records;
 pub mod text;
 
 pub use admin::{
-    Admin, Cluster, ConfigEntry, ConfigOp, ConfigSource, ConfigSynonym, ConfigType,
-    GroupDescription, GroupListing, GroupMember, GroupOffset, LogDir, NewTopic, OffsetSpec,
-    PartitionInfo, Reassignment, Resource, ResourceType, SupportedApis, Topic,
+    Admin, Cluster, ConfigEntry, ConfigOp, ConfigSource, ConfigSynonym, ConfigType, Election,
+    Features, GroupDescription, GroupListing, GroupMember, GroupOffset, LogDir, NewTopic,
+    OffsetSpec, PartitionInfo, Quorum, QuorumEndpoint, QuorumReplica, Reassignment, Resource,
+    ResourceType, SupportedApis, Topic,
 };
 pub use client::{Client, Node, Options};
 pub use connection::{Connection, Pending};
@@ -32,6 +35,7 @@ pub use consumer::{
     Assignor, Consumer, ConsumerOptions, ConsumerRecord, Isolation, OffsetReset, StartAt,
     Subscription,
 };
+pub use controllers::Controllers;
 pub use error::{Error, ErrorCode, Result};
 pub use names::TopicPartition;
 pub use producer::{

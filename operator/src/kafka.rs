@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ottla_client::{
-    Admin, Cluster, ConfigOp, ConfigSource, Error, ErrorCode, NewTopic, Options, Resource, Result,
+    Admin, Cluster, ConfigOp, ConfigSource, Controllers, Error, ErrorCode, NewTopic, Options,
+    Quorum, QuorumEndpoint, Resource, Result, Topic,
 };
+
+use crate::quorum::Change;
 
 /// A topic as the brokers know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +39,20 @@ pub enum Action {
     Delete,
 }
 
-/// The brokers of one cluster, found at `bootstrap`.
+/// How the copies of all partitions are, as the brokers know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copies {
+    pub partitions: usize,
+    /// Without a leader: neither written nor read.
+    pub leaderless: usize,
+    /// With a copy that is not in sync, on a broker or a disk that is away.
+    pub offline: usize,
+    /// With a copy that catches up.
+    pub lagging: usize,
+}
+
+/// The nodes of one cluster: its brokers, found at `bootstrap`, and its controllers, each at its
+/// own listener.
 pub trait Kafka: Send + Sync + 'static {
     fn cluster<'a>(&'a self, bootstrap: &'a str) -> BoxFuture<'a, Result<Cluster>>;
     fn topic<'a>(
@@ -49,6 +65,16 @@ pub trait Kafka: Send + Sync + 'static {
         bootstrap: &'a str,
         topic: &'a str,
         action: &'a Action,
+    ) -> BoxFuture<'a, Result<()>>;
+    fn copies<'a>(&'a self, bootstrap: &'a str) -> BoxFuture<'a, Result<Copies>>;
+    /// The quorum, as the one of `controllers` that leads sees it.
+    fn quorum<'a>(&'a self, controllers: &'a str) -> BoxFuture<'a, Result<Quorum>>;
+    /// One change of the voters; `endpoint` is where a new one is reached.
+    fn change_voter<'a>(
+        &'a self,
+        controllers: &'a str,
+        change: &'a Change,
+        endpoint: QuorumEndpoint,
     ) -> BoxFuture<'a, Result<()>>;
 }
 
@@ -78,18 +104,73 @@ impl Kafka for Brokers {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move { act(&connect(bootstrap).await?, topic, action).await })
     }
+
+    fn copies<'a>(&'a self, bootstrap: &'a str) -> BoxFuture<'a, Result<Copies>> {
+        Box::pin(async move { Ok(count(&connect(bootstrap).await?.topics(None).await?)) })
+    }
+
+    fn quorum<'a>(&'a self, controllers: &'a str) -> BoxFuture<'a, Result<Quorum>> {
+        Box::pin(async move { Controllers::at(controllers, patient())?.describe_quorum().await })
+    }
+
+    fn change_voter<'a>(
+        &'a self,
+        controllers: &'a str,
+        change: &'a Change,
+        endpoint: QuorumEndpoint,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let controllers = Controllers::at(controllers, patient())?;
+            let done = match change {
+                Change::Add { id, directory } => {
+                    controllers.add_raft_voter(*id, *directory, &[endpoint]).await
+                }
+                Change::Remove { id, directory, .. } => {
+                    controllers.remove_raft_voter(*id, *directory).await
+                }
+            };
+            match done {
+                // Done before, by one of us that was killed before it heard the answer.
+                Err(error) if error.code() == Some(already(change)) => Ok(()),
+                done => done,
+            }
+        })
+    }
+}
+
+fn already(change: &Change) -> ErrorCode {
+    match change {
+        Change::Add { .. } => ErrorCode::DuplicateVoter,
+        Change::Remove { .. } => ErrorCode::VoterNotFound,
+    }
+}
+
+fn count(topics: &[Topic]) -> Copies {
+    let mut copies = Copies::default();
+    for partition in topics.iter().flat_map(|topic| &topic.partitions) {
+        copies.partitions += 1;
+        copies.leaderless += usize::from(partition.leader.is_none());
+        // Whatever is known of its disk: a copy that is in sync is not away.
+        let away = |id: &i32| !partition.isr.contains(id);
+        copies.offline += usize::from(partition.offline.iter().any(away));
+        copies.lagging += usize::from(partition.isr.len() < partition.replicas.len());
+    }
+    copies
 }
 
 /// A reconcile must not hang on a broker that does not answer: it comes back later anyway.
 async fn connect(bootstrap: &str) -> Result<Admin> {
-    let options = Options {
+    Admin::connect(bootstrap, patient()).await
+}
+
+fn patient() -> Options {
+    Options {
         client_id: "ottla-operator".to_owned(),
         connect_timeout: Duration::from_secs(3),
         request_timeout: Duration::from_secs(10),
         api_timeout: Duration::from_secs(15),
         ..Options::default()
-    };
-    Admin::connect(bootstrap, options).await
+    }
 }
 
 async fn find(admin: &Admin, name: &str) -> Result<Option<FoundTopic>> {

@@ -21,6 +21,8 @@ const LONGEST: usize = 32 << 20;
 
 pub struct Talk {
     address: SocketAddr,
+    /// Of the same cluster's controller, where that is asked, too.
+    controller: Option<SocketAddr>,
     socket: Option<TcpStream>,
     correlation: i32,
     lines: Vec<(String, String)>,
@@ -29,8 +31,14 @@ pub struct Talk {
 }
 
 impl Talk {
-    pub fn with(address: SocketAddr, time: i64) -> Self {
-        Self { address, socket: None, correlation: 0, lines: Vec::new(), time }
+    pub fn with(address: SocketAddr, controller: Option<SocketAddr>, time: i64) -> Self {
+        Self { address, controller, socket: None, correlation: 0, lines: Vec::new(), time }
+    }
+
+    /// From now on the controller is asked.
+    pub fn turn_to_controller(&mut self) {
+        self.address = self.controller.unwrap_or(self.address);
+        self.socket = None;
     }
 
     /// What was asked and what was said, in order.
@@ -40,6 +48,10 @@ impl Talk {
 
     pub fn note(&mut self, asked: impl Into<String>, said: impl Into<String>) {
         self.lines.push((asked.into(), said.into()));
+    }
+
+    pub fn note_masked(&mut self, asked: impl Into<String>, said: &str) {
+        self.note(asked, mask(said));
     }
 
     /// Asks, notes the masked answer, and gives it back when there was one.
@@ -60,8 +72,29 @@ impl Talk {
     where
         R::Response: std::fmt::Debug,
     {
+        self.noted(version, version, request, arrange)
+    }
+
+    /// Asks in a version that is newer than the words for it, but says nothing else.
+    pub fn ask_as<R: Request>(&mut self, version: i16, said_as: i16, request: &R)
+    where
+        R::Response: std::fmt::Debug,
+    {
+        self.noted(version, said_as, request, |_| {});
+    }
+
+    fn noted<R: Request>(
+        &mut self,
+        version: i16,
+        said_as: i16,
+        request: &R,
+        arrange: impl FnOnce(&mut R::Response),
+    ) -> Option<R::Response>
+    where
+        R::Response: std::fmt::Debug,
+    {
         let asked = format!("{:?} v{version}", ApiKey::try_from(R::KEY).expect("a known key"));
-        match self.call(version, request) {
+        match self.call_as(version, said_as, request) {
             Ok(mut answer) => {
                 arrange(&mut answer);
                 self.note(asked, mask(&format!("{answer:?}")));
@@ -87,23 +120,35 @@ impl Talk {
 
     /// Asks without noting anything.
     pub fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response, Problem> {
+        self.call_as(version, version, request)
+    }
+
+    fn call_as<R: Request>(
+        &mut self,
+        version: i16,
+        said_as: i16,
+        request: &R,
+    ) -> Result<R::Response, Problem> {
         let mut body = BytesMut::new();
-        request.encode(&mut body, version).map_err(Problem::unsayable)?;
-        self.call_encoded(ApiKey::try_from(R::KEY).expect("a known key"), version, &body)
+        request.encode(&mut body, said_as).map_err(Problem::unsayable)?;
+        let key = ApiKey::try_from(R::KEY).expect("a known key");
+        self.call_encoded(key, version, said_as, &body)
     }
 
     /// As `ask`, with a body that `kafka-protocol` cannot encode.
     pub fn ask_encoded<A: Decodable + Debug>(&mut self, key: ApiKey, version: i16, body: &[u8]) {
-        let said = self.call_encoded::<A>(key, version, body);
+        let said = self.call_encoded::<A>(key, version, version, body);
         let said =
             said.map_or_else(|problem| problem.to_string(), |answer| mask(&format!("{answer:?}")));
         self.note(format!("{key:?} v{version}"), said);
     }
 
+    /// `heard_as` is the version that the answer is read as.
     fn call_encoded<A: Decodable>(
         &mut self,
         key: ApiKey,
         version: i16,
+        heard_as: i16,
         body: &[u8],
     ) -> Result<A, Problem> {
         self.correlation += 1;
@@ -126,7 +171,7 @@ impl Talk {
         if header.correlation_id != self.correlation {
             return Err(Problem::Garbled);
         }
-        let response = A::decode(&mut answer, version).map_err(|_| Problem::Garbled)?;
+        let response = A::decode(&mut answer, heard_as).map_err(|_| Problem::Garbled)?;
         if answer.has_remaining() { Err(Problem::Garbled) } else { Ok(response) }
     }
 
@@ -278,6 +323,7 @@ fn mask(line: &str) -> String {
             (r#""(\w+)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"#, "\"$1-_"),
             (r"log_append_time_ms: \d+", "log_append_time_ms: some"),
             (r#"client_host: "[^"]*""#, "client_host: _"),
+            (r"broker_epoch: \d+", "broker_epoch: some"),
         ]
         .map(|(pattern, put)| (Regex::new(pattern).expect("a pattern of ours"), put))
         .into()

@@ -9,6 +9,7 @@
 //! `wire --one ADDRESS --other ADDRESS [CASE…]` prints `ok NAME` or `FAIL NAME` with the lines that
 //! differ.
 
+mod controller;
 mod conversation;
 mod groups;
 mod hostile;
@@ -37,6 +38,11 @@ struct Args {
     /// The broker that is compared with it.
     #[arg(long)]
     other: SocketAddr,
+    /// The controllers of the two; without them nothing is asked of controllers.
+    #[arg(long, requires = "other_controller")]
+    one_controller: Option<SocketAddr>,
+    #[arg(long, requires = "one_controller")]
+    other_controller: Option<SocketAddr>,
     /// Also print all that the first one said.
     #[arg(long)]
     show: bool,
@@ -49,13 +55,17 @@ fn main() -> ExitCode {
     let now =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     let mut failed = false;
-    for case in [topics::CASES, records::CASES, groups::CASES, hostile::CASES].concat() {
+    // Those of the controller last: brokers that do not exist would get partitions of other topics.
+    let controller = if args.one_controller.is_some() { controller::CASES } else { &[] };
+    let cases = [topics::CASES, records::CASES, groups::CASES, hostile::CASES, controller];
+    for case in cases.concat() {
         if !args.cases.is_empty() && !args.cases.iter().any(|part| case.name.contains(part)) {
             continue;
         }
         let started = Instant::now();
-        let mut heard = [args.one, args.other].map(|address| {
-            let mut talk = Talk::with(address, now - 60_000);
+        let sides = [(args.one, args.one_controller), (args.other, args.other_controller)];
+        let mut heard = sides.map(|(address, controller)| {
+            let mut talk = Talk::with(address, controller, now - 60_000);
             (case.hold)(&mut talk);
             talk.into_lines()
         });

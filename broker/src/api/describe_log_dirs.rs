@@ -1,9 +1,9 @@
-//! DescribeLogDirs: the log directory of this broker and the partitions in it.
+//! DescribeLogDirs: the log directories of this broker and the partitions in them.
 //!
-//! Versions 1 to 4. The size of the volume, which version 4 has a place for, is -1, Kafka's
-//! "unknown": the environment does not tell it yet.
+//! Versions 1 to 4, which carries the size of each volume and what is free on it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use kafka_protocol::messages::describe_log_dirs_response::{
@@ -31,32 +31,55 @@ async fn handle(
             .iter()
             .any(|topic| &*topic.topic == name && topic.partitions.contains(&partition)),
     };
-    let mut topics = BTreeMap::<Arc<str>, Vec<DescribeLogDirsPartition>>::new();
-    for partition in broker.partitions.all() {
-        let (name, index) = (&partition.id.topic, partition.id.partition);
-        if wanted(name, index) {
-            let lag = (partition.high_watermark() - partition.log.end_offset()).max(0);
+    let partitions = &broker.partitions;
+    let mut results = Vec::new();
+    for dir in partitions.dirs.all() {
+        if dir.why_offline().is_some() {
+            results.push(offline(dir.path()));
+            continue;
+        }
+        let mut topics = BTreeMap::<Arc<str>, Vec<DescribeLogDirsPartition>>::new();
+        for log in dir.logs() {
+            let (name, index) = (&log.partition().topic, log.partition().partition);
+            if !wanted(name, index) {
+                continue;
+            }
+            let here = partitions.get(name, index);
+            let lag = here.map_or(0, |it| (it.high_watermark() - log.end_offset()).max(0));
             topics.entry(name.clone()).or_default().push(
                 DescribeLogDirsPartition::default()
                     .with_partition_index(index)
-                    .with_partition_size(partition.log.size() as i64)
+                    .with_partition_size(log.size() as i64)
                     .with_offset_lag(lag),
             );
         }
+        let space = dir.space();
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let topics = topics.into_iter().map(|(name, partitions)| {
+            DescribeLogDirsTopic::default()
+                .with_name(TopicName(StrBytes::from_string(name.to_string())))
+                .with_partitions(partitions)
+        });
+        results.push(
+            DescribeLogDirsResult::default()
+                .with_log_dir(text(dir.path()))
+                .with_topics(topics.collect())
+                .with_total_bytes(space.map_or(-1, |space| bytes(space.total)))
+                .with_usable_bytes(space.map_or(-1, |space| bytes(space.available))),
+        );
     }
-    let dir = &broker.partitions.dir;
-    let offline = dir.offline().borrow().is_some();
-    let path = StrBytes::from_string(dir.path().display().to_string());
-    let topics = topics.into_iter().map(|(name, partitions)| {
-        DescribeLogDirsTopic::default()
-            .with_name(TopicName(StrBytes::from_string(name.to_string())))
-            .with_partitions(partitions)
-    });
-    let result = DescribeLogDirsResult::default()
-        .with_error_code(if offline { ErrorCode::KafkaStorageError.code() } else { 0 })
-        .with_log_dir(path)
-        .with_topics(topics.collect())
+    results.extend(partitions.dirs.broken().keys().map(|path| offline(path)));
+    Reply::Now(DescribeLogDirsResponse::default().with_results(results))
+}
+
+fn offline(path: &Path) -> DescribeLogDirsResult {
+    DescribeLogDirsResult::default()
+        .with_error_code(ErrorCode::KafkaStorageError.code())
+        .with_log_dir(text(path))
         .with_total_bytes(-1)
-        .with_usable_bytes(-1);
-    Reply::Now(DescribeLogDirsResponse::default().with_results(vec![result]))
+        .with_usable_bytes(-1)
+}
+
+fn text(path: &Path) -> StrBytes {
+    StrBytes::from_string(path.display().to_string())
 }

@@ -1,6 +1,7 @@
 //! DescribeQuorum, on the controller: who votes, who follows, and how far each one is.
 //!
-//! Versions 0 to 2; from 1 with the times of fetches, from 2 with directories and endpoints.
+//! Versions 0 to 2; from 1 with the times of fetches, from 2 with directories and endpoints. Only
+//! the leader knows: the others answer NOT_LEADER_OR_FOLLOWER.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ async fn handle(
     request: DescribeQuorumRequest,
 ) -> Reply<DescribeQuorumResponse> {
     Reply::Now(match &broker.controller {
-        Some(controller) => controller.describe_quorum(&request),
+        Some(controller) => controller.describe_quorum(&request).await,
         None => request.refuse(client.version, &ErrorCode::NotLeaderOrFollower.into()),
     })
 }

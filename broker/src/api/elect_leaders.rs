@@ -12,7 +12,7 @@ use super::controller::{Refusable, answer};
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
 use crate::controller::driver::Core;
-use crate::controller::isr;
+use crate::controller::leaders;
 use crate::error::Refusal;
 
 pub const API: Api =
@@ -23,8 +23,9 @@ async fn handle(
     client: &Client,
     request: ElectLeadersRequest,
 ) -> Reply<ElectLeadersResponse> {
-    let elect =
-        |core: &mut Core, request: &ElectLeadersRequest| isr::elect_leaders(core.view(), request);
+    let elect = |core: &mut Core, request: &ElectLeadersRequest| {
+        leaders::elect_leaders(core.view(), request)
+    };
     Reply::Now(answer(broker, client.version, request, elect).await)
 }
 

@@ -44,7 +44,7 @@ async fn answer(
     outer: &Client,
     request: EnvelopeRequest,
 ) -> Result<Bytes, Refusal> {
-    if broker.controller.is_none() {
+    if !broker.controller.as_ref().is_some_and(|controller| controller.leads()) {
         return Err(ErrorCode::NotController.into());
     }
     let invalid = |what: String| Refusal::new(ErrorCode::InvalidRequest, what);

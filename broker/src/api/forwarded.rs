@@ -12,8 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeQuorumRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    AddRaftVoterRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiKey,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeQuorumRequest,
+    ElectLeadersRequest, IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest,
+    RemoveRaftVoterRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 use tracing::debug;
 
@@ -31,7 +33,17 @@ pub const ALTER_CONFIGS: Api = passed_on::<AlterConfigsRequest>(ApiKey::AlterCon
 pub const INCREMENTAL_ALTER_CONFIGS: Api =
     passed_on::<IncrementalAlterConfigsRequest>(ApiKey::IncrementalAlterConfigs, 0, 1);
 pub const ELECT_LEADERS: Api = passed_on::<ElectLeadersRequest>(ApiKey::ElectLeaders, 0, 2);
+pub const ALTER_PARTITION_REASSIGNMENTS: Api =
+    passed_on::<AlterPartitionReassignmentsRequest>(ApiKey::AlterPartitionReassignments, 0, 1);
+pub const LIST_PARTITION_REASSIGNMENTS: Api =
+    passed_on::<ListPartitionReassignmentsRequest>(ApiKey::ListPartitionReassignments, 0, 0);
+pub const UNREGISTER_BROKER: Api =
+    passed_on::<UnregisterBrokerRequest>(ApiKey::UnregisterBroker, 0, 0);
+pub const UPDATE_FEATURES: Api = passed_on::<UpdateFeaturesRequest>(ApiKey::UpdateFeatures, 0, 2);
 pub const DESCRIBE_QUORUM: Api = passed_on::<DescribeQuorumRequest>(ApiKey::DescribeQuorum, 0, 2);
+pub const ADD_RAFT_VOTER: Api = passed_on::<AddRaftVoterRequest>(ApiKey::AddRaftVoter, 0, 0);
+pub const REMOVE_RAFT_VOTER: Api =
+    passed_on::<RemoveRaftVoterRequest>(ApiKey::RemoveRaftVoter, 0, 0);
 
 const fn passed_on<R: Refusable + Send>(key: ApiKey, min: i16, max: i16) -> Api {
     Api::new(key, min..=max).handled_by(pass_on::<R>)
@@ -136,8 +148,10 @@ mod tests {
             + in_every_version::<AlterConfigsRequest>()
             + in_every_version::<IncrementalAlterConfigsRequest>()
             + in_every_version::<ElectLeadersRequest>()
-            + in_every_version::<DescribeQuorumRequest>();
-        assert_eq!(answered, 6 + 6 + 4 + 3 + 2 + 3 + 3);
+            + in_every_version::<DescribeQuorumRequest>()
+            + in_every_version::<AddRaftVoterRequest>()
+            + in_every_version::<RemoveRaftVoterRequest>();
+        assert_eq!(answered, 6 + 6 + 4 + 3 + 2 + 3 + 3 + 1 + 1);
     }
 
     #[test]
@@ -173,6 +187,6 @@ mod tests {
             assert_eq!(api.advertised(), decided.advertised(), "{api:?}");
             passed_on += 1;
         }
-        assert_eq!(passed_on, 7);
+        assert_eq!(passed_on, 13);
     }
 }

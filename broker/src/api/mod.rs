@@ -13,14 +13,19 @@
 //! a handler sees only bodies whose lengths were proven (`wire::bounds`) and whose version it
 //! serves. Deliberately absent, until there is an authorizer: what a request needs permission for.
 
+pub mod add_raft_voter;
 pub mod allocate_producer_ids;
 pub mod alter_configs;
 pub mod alter_partition;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
+pub mod assign_replicas_to_dirs;
 pub mod auto_create;
+pub mod begin_quorum_epoch;
 pub mod broker_heartbeat;
 pub mod broker_registration;
 mod controller;
+pub mod controller_registration;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
@@ -34,6 +39,7 @@ pub mod describe_producers;
 pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod elect_leaders;
+pub mod end_quorum_epoch;
 pub mod envelope;
 pub mod fetch;
 pub mod fetch_metadata;
@@ -47,16 +53,22 @@ pub mod leave_group;
 pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod remove_raft_voter;
 pub mod sync_group;
 pub mod table;
 #[cfg(test)]
 mod testing;
+pub mod unregister_broker;
+pub mod update_features;
+pub mod update_raft_voter;
+pub mod vote;
 
 use std::any::Any;
 use std::fmt;

@@ -84,13 +84,10 @@ pub(super) fn quorum(given: &Properties) -> Result<Quorum, Fault> {
             return Err(wrong(format!("{name}: {text:?} is not ID@HOST:PORT")));
         };
         let (host, port) = address(name, at)?;
+        if quorum.voters.iter().any(|voter: &Voter| voter.id == id) {
+            return Err(wrong(format!("{name} names node {id} twice")));
+        }
         quorum.voters.push(Voter { id, host, port });
-    }
-    if quorum.voters.len() > 1 {
-        return Err(wrong(format!(
-            "controller.quorum.voters names {} voters; more than one is not supported yet",
-            quorum.voters.len()
-        )));
     }
     Ok(quorum)
 }
@@ -100,16 +97,11 @@ pub(super) fn roles(given: &mut Properties, quorum: &Quorum, node: NodeId) -> Re
     if let Some(text) = given.get("process.roles").filter(|text| !text.trim().is_empty()) {
         let has = |role| split_list(text).contains(&role);
         let roles = Roles { broker: has("broker"), controller: has("controller") };
-        if !roles.broker {
-            return Err(wrong(
-                "process.roles without broker is not supported yet: use broker,controller",
-            ));
-        }
         let voter = quorum.voters.iter().any(|voter| voter.id == node);
         if roles.controller && !voter && !quorum.voters.is_empty() {
             return Err(wrong(format!(
                 "process.roles has controller, but controller.quorum.voters does not name node \
-                 {node}; more than one controller is not supported yet"
+                 {node}: name it there, or use controller.quorum.bootstrap.servers on all nodes"
             )));
         }
         if voter && !roles.controller {
@@ -137,7 +129,7 @@ pub(super) fn roles(given: &mut Properties, quorum: &Quorum, node: NodeId) -> Re
     });
     if controller && !has {
         let name = split_list(&names).first().copied().unwrap_or("CONTROLLER").to_owned();
-        let voter = quorum.voters.first().map(|voter| voter.port);
+        let voter = quorum.voters.iter().find(|voter| voter.id == node).map(|voter| voter.port);
         let port = voter.unwrap_or(if listeners.contains(":9093") { 19093 } else { 9093 });
         let host = if alone { "127.0.0.1" } else { "" };
         let listeners = format!("{listeners},{name}://{host}:{port}");

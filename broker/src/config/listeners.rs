@@ -53,6 +53,8 @@ pub struct Endpoint {
 pub struct Listeners {
     /// All listeners of this process, the controller's among them.
     pub all: Vec<Endpoint>,
+    /// What the controller registers and its voters' record tells, by listener name.
+    pub advertised_controller: Vec<Endpoint>,
     /// What the broker registers, by listener name; never the controller's.
     pub advertised: Vec<Endpoint>,
     pub inter_broker: String,
@@ -85,6 +87,7 @@ pub(super) struct Input<'a> {
     pub inter_broker_protocol: Option<&'a str>,
     pub controller_names: &'a str,
     pub controller_role: bool,
+    pub broker_role: bool,
 }
 
 pub(super) fn listeners(input: &Input<'_>) -> Result<Listeners, Fault> {
@@ -99,10 +102,10 @@ pub(super) fn listeners(input: &Input<'_>) -> Result<Listeners, Fault> {
         Some(text) => endpoints("advertised.listeners", text, &protocols)?,
         None => all.iter().filter(|one| !is_controller(&one.listener)).cloned().collect(),
     };
-    let advertised: Vec<_> =
-        advertised.into_iter().filter(|one| !is_controller(&one.listener)).collect();
+    let (advertised_controller, advertised): (Vec<_>, Vec<_>) =
+        advertised.into_iter().partition(|one| is_controller(&one.listener));
     unique("advertised.listeners", &advertised, false)?;
-    for endpoint in &advertised {
+    for endpoint in advertised.iter().chain(&advertised_controller) {
         if !all.iter().any(|one| one.listener == endpoint.listener) {
             return Err(wrong(format!(
                 "advertised.listeners names {}, which is not in listeners",
@@ -117,7 +120,15 @@ pub(super) fn listeners(input: &Input<'_>) -> Result<Listeners, Fault> {
             )));
         }
     }
-    if !advertised.iter().any(|endpoint| endpoint.listener == inter_broker) {
+    let advertised_controller = all
+        .iter()
+        .filter(|one| is_controller(&one.listener))
+        .map(|own| {
+            let told = advertised_controller.iter().find(|it| it.listener == own.listener);
+            told.unwrap_or(own).clone()
+        })
+        .collect();
+    if input.broker_role && !advertised.iter().any(|it| it.listener == inter_broker) {
         return Err(wrong(format!(
             "inter.broker.listener.name is {inter_broker}, which is not among the advertised \
              listeners ({}); set inter.broker.listener.name to one of them",
@@ -147,7 +158,7 @@ pub(super) fn listeners(input: &Input<'_>) -> Result<Listeners, Fault> {
             )));
         }
     }
-    Ok(Listeners { all, advertised, inter_broker, controller })
+    Ok(Listeners { all, advertised_controller, advertised, inter_broker, controller })
 }
 
 fn inter_broker_name(input: &Input<'_>) -> Result<String, Fault> {

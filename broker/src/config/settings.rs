@@ -61,6 +61,7 @@ numbers! {
     auto_create_topics: bool = "auto.create.topics.enable",
     auto_leader_rebalance: bool = "auto.leader.rebalance.enable",
     leader_imbalance_check_interval_secs: u64 = "leader.imbalance.check.interval.seconds",
+    unclean_leader_election_interval: Duration = "unclean.leader.election.interval.ms",
     delete_topics: bool = "delete.topic.enable",
     num_partitions: i32 = "num.partitions",
     default_replication_factor: i16 = "default.replication.factor",
@@ -86,6 +87,8 @@ numbers! {
     log_flush_offset_checkpoint_interval: Duration = "log.flush.offset.checkpoint.interval.ms",
     log_flush_start_offset_checkpoint_interval: Duration =
         "log.flush.start.offset.checkpoint.interval.ms",
+    /// Per log directory; -1 is a part of its volume.
+    log_reserve_bytes: i64 = "ottla.log.reserve.bytes",
     producer_id_expiration_ms: i32 = "producer.id.expiration.ms",
     producer_id_expiration_check_interval: Duration = "producer.id.expiration.check.interval.ms",
 
@@ -99,7 +102,10 @@ numbers! {
     replica_high_watermark_checkpoint_interval: Duration =
         "replica.high.watermark.checkpoint.interval.ms",
 
+    /// The permission to found a cluster when the metadata directory is empty.
+    quorum_founding: bool = "ottla.quorum.founding",
     quorum_election_timeout: Duration = "controller.quorum.election.timeout.ms",
+    quorum_election_backoff_max: Duration = "controller.quorum.election.backoff.max.ms",
     quorum_fetch_timeout: Duration = "controller.quorum.fetch.timeout.ms",
     quorum_fetch_max_bytes: i32 = "controller.quorum.fetch.max.bytes",
     quorum_append_linger: Duration = "controller.quorum.append.linger.ms",
@@ -138,7 +144,7 @@ pub struct Roles {
 pub struct Quorum {
     /// `controller.quorum.bootstrap.servers`: host and port.
     pub bootstrap: Vec<(String, u16)>,
-    /// `controller.quorum.voters`: at most one so far.
+    /// `controller.quorum.voters`: voters that never change (kraft.version 0).
     pub voters: Vec<Voter>,
 }
 
@@ -212,6 +218,7 @@ impl Settings {
             inter_broker_protocol: values.given("security.inter.broker.protocol"),
             controller_names: values.text("controller.listener.names").unwrap_or_default(),
             controller_role: roles.controller,
+            broker_role: roles.broker,
         })?;
         let quorum = complete(quorum, roles, node_id, &listeners)?;
         let log_dirs = log_dirs(&values)?;
@@ -415,7 +422,7 @@ mod tests {
                 "listeners=SASL_SSL://:9092\nsecurity.inter.broker.protocol=SASL_SSL",
                 "asks for SASL_SSL",
             ),
-            ("controller.quorum.voters=1@a:1,2@b:1", "names 2 voters"),
+            ("controller.quorum.voters=1@a:1,1@b:1", "names node 1 twice"),
             ("listener.name.x.ssl.keystore.location=/x", "listener.name.x"),
             ("config.providers=file", "config.providers"),
         ] {

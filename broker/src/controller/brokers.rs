@@ -1,180 +1,27 @@
 //! Brokers come, stay and go: registration, heartbeats, fencing, controlled shutdown.
 //!
-//! What must survive is a record; who was heard of when is not, and lives in [`Sessions`]. After a
-//! restart of the controller every unfenced broker gets a full session before it is judged.
+//! What must survive is a record; who was heard of when is not, and lives in [`Sessions`].
 //!
 //! A broker is in one of four states. Fenced → unfenced once it has caught up with its own
 //! registration; unfenced → controlled shutdown when it asks to stop and still leads; → shut down
 //! when it leads nothing and all others have seen that; any → fenced when it asks for it or its
 //! session ends.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use kafka_protocol::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
 };
 use tokio::time::Instant;
 
-use super::contact;
 use super::decision::{Decision, ELR_FEATURE, View};
 use super::driver::Core;
-use super::election;
-use super::image::BrokerImage;
+use super::sessions::Sessions;
+use super::{directories, election};
 use crate::error::{ErrorCode, Refusal};
 use crate::types::{BrokerEpoch, NodeId, Offset};
 use crate::wire::metadata::{
     BrokerRegistrationChangeRecord, EndPoint, FeatureRange, METADATA_VERSION, Record,
-    RegisterBrokerRecord,
+    RegisterBrokerRecord, UnregisterBrokerRecord,
 };
-
-/// Who was heard of when, and how far they have read the metadata log. In memory only.
-pub struct Sessions {
-    timeout: Duration,
-    brokers: BTreeMap<NodeId, Session>,
-    /// May be dead: to be probed.
-    suspects: Vec<NodeId>,
-}
-
-struct Session {
-    /// Until then it counts as alive, if it is unfenced.
-    valid_until: Instant,
-    /// The open connection over which it heartbeats, by number.
-    contact: Option<u64>,
-    /// That connection has closed: it has until then to be heard of again.
-    suspect_until: Option<Instant>,
-    metadata_offset: Offset,
-    /// The offset that all others must have read before it may stop.
-    shutdown_offset: Option<Offset>,
-    /// The offset of its registration, which it must have read to be unfenced.
-    registered_at: Offset,
-}
-
-impl Session {
-    fn deadline(&self) -> Instant {
-        self.suspect_until.map_or(self.valid_until, |suspect| suspect.min(self.valid_until))
-    }
-}
-
-impl Sessions {
-    pub fn new(timeout: Duration) -> Self {
-        Self { timeout, brokers: BTreeMap::new(), suspects: Vec::new() }
-    }
-
-    /// Gives every broker of a freshly loaded image a full session. Any of them may have died
-    /// together with the controller before this one.
-    pub fn load<'a>(&mut self, brokers: impl Iterator<Item = &'a BrokerImage>, now: Instant) {
-        for broker in brokers {
-            // The epoch is the offset of the registration.
-            self.register(broker.id, broker.epoch, None, now);
-            self.suspects.push(broker.id);
-        }
-    }
-
-    pub fn register(
-        &mut self,
-        id: NodeId,
-        registered_at: Offset,
-        contact: Option<u64>,
-        now: Instant,
-    ) {
-        let session = Session {
-            valid_until: now + self.timeout,
-            contact,
-            suspect_until: None,
-            metadata_offset: -1,
-            shutdown_offset: None,
-            registered_at,
-        };
-        self.brokers.insert(id, session);
-    }
-
-    pub fn remove(&mut self, id: NodeId) {
-        self.brokers.remove(&id);
-    }
-
-    fn touch(&mut self, id: NodeId, offset: Offset, now: Instant) {
-        if let Some(session) = self.brokers.get_mut(&id) {
-            session.valid_until = now + self.timeout;
-            session.suspect_until = None;
-            session.metadata_offset = offset;
-        }
-    }
-
-    /// The broker was heard of over this connection, and answered.
-    pub fn hold(&mut self, id: NodeId, contact: Option<u64>) {
-        if let Some(session) = self.brokers.get_mut(&id) {
-            session.contact = contact;
-        }
-    }
-
-    /// A connection has closed. If it was the one over which a broker heartbeats, that may be dead.
-    pub fn closed(&mut self, contact: u64, now: Instant) {
-        let held = self.brokers.iter_mut().find(|(_, it)| it.contact == Some(contact));
-        if let Some((id, session)) = held {
-            session.contact = None;
-            session.suspect_until.get_or_insert(now + contact::GRACE);
-            self.suspects.push(*id);
-        }
-    }
-
-    /// Brokers to look for, each once.
-    pub fn take_suspects(&mut self) -> Vec<NodeId> {
-        std::mem::take(&mut self.suspects)
-    }
-
-    /// The process that registered in `epoch` is gone, unless it was heard of since.
-    pub fn declare_dead(&mut self, id: NodeId, epoch: BrokerEpoch, now: Instant) {
-        let gone = |it: &Session| it.registered_at == epoch && it.contact.is_none();
-        if self.brokers.get(&id).is_some_and(gone) {
-            self.end(id, now);
-        }
-    }
-
-    /// Ends the session.
-    pub fn end(&mut self, id: NodeId, now: Instant) {
-        if let Some(session) = self.brokers.get_mut(&id) {
-            session.suspect_until = Some(now);
-        }
-    }
-
-    /// Gives everybody more time.
-    pub fn extend(&mut self, by: Duration) {
-        for session in self.brokers.values_mut() {
-            session.valid_until += by;
-            session.suspect_until = session.suspect_until.map(|at| at + by);
-        }
-    }
-
-    /// Does a process that lives, as far as we know, have this id?
-    pub fn is_held(&self, id: NodeId, now: Instant) -> bool {
-        self.brokers.get(&id).is_some_and(|it| it.contact.is_some() && it.deadline() >= now)
-    }
-
-    /// When the next of the unfenced brokers has to have been heard of.
-    pub fn next_deadline(&self, view: View<'_>) -> Option<Instant> {
-        self.unfenced(view).map(|(_, session)| session.deadline()).min()
-    }
-
-    /// The unfenced brokers whose session has ended.
-    pub fn stale(&self, view: View<'_>, now: Instant) -> Vec<NodeId> {
-        self.unfenced(view)
-            .filter(|(_, session)| session.deadline() < now)
-            .map(|(id, _)| id)
-            .collect()
-    }
-
-    fn unfenced<'a>(&'a self, view: View<'a>) -> impl Iterator<Item = (NodeId, &'a Session)> {
-        let fenced = move |id| view.image.broker(id).is_none_or(|broker| broker.fenced);
-        self.brokers.iter().map(|(id, it)| (*id, it)).filter(move |(id, _)| !fenced(*id))
-    }
-
-    /// What every active broker has read.
-    fn lowest_active_offset(&self, view: View<'_>) -> Offset {
-        let active = self.unfenced(view).filter(|(id, _)| view.image.is_active(*id));
-        active.map(|(_, session)| session.metadata_offset).min().unwrap_or(Offset::MAX)
-    }
-}
 
 /// Decisions that change the sessions, too, which are no records.
 impl Core {
@@ -187,6 +34,12 @@ impl Core {
         let next_offset = self.next_offset();
         let decision = register(self.view(), &self.sessions, request, next_offset, now)?;
         self.sessions.register(request.broker_id.0, decision.response, contact, now);
+        Ok(decision)
+    }
+
+    pub fn unregister_broker(&mut self, id: NodeId) -> Result<Decision<()>, Refusal> {
+        let decision = unregister(self.view(), id)?;
+        self.sessions.remove(id);
         Ok(decision)
     }
 
@@ -280,7 +133,7 @@ fn check_registration(view: View<'_>, request: &BrokerRegistrationRequest) -> Re
         return invalid("No directories specified in request");
     }
     for (index, directory) in request.log_dirs.iter().enumerate() {
-        if directory.as_u128() < 100 {
+        if directory.as_u128() < directories::FIRST_FREE {
             return invalid("Reserved directory ID in request");
         }
         if request.log_dirs[..index].contains(directory) {
@@ -295,20 +148,37 @@ fn check_registration(view: View<'_>, request: &BrokerRegistrationRequest) -> Re
             }
         }
     }
-    for (name, level) in view.image.features() {
-        let range = request.features.iter().find(|feature| &*feature.name == name);
-        let (min, max) = range
-            .map_or((0, 0), |range| (range.min_supported_version, range.max_supported_version));
-        if level < min || level > max {
-            return Err(Refusal::new(
-                ErrorCode::UnsupportedVersion,
-                format!(
-                    "Unable to register because the broker does not support finalized version \
-                     {level} of {name}. The broker wants a version between {min} and {max}, \
-                     inclusive."
-                ),
-            ));
+    check_features(view, request)
+}
+
+/// The broker has to support what is finalized, be it 0.
+fn check_features(view: View<'_>, request: &BrokerRegistrationRequest) -> Result<(), Refusal> {
+    let check = |name: &str, level: i16, min: i16, max: i16| {
+        if (min..=max).contains(&level) {
+            return Ok(());
         }
+        Err(Refusal::new(
+            ErrorCode::UnsupportedVersion,
+            format!(
+                "Unable to register because the broker does not support finalized version {level} \
+                 of {name}. The broker wants a version between {min} and {max}, inclusive."
+            ),
+        ))
+    };
+    for feature in &request.features {
+        let level = view.image.feature(&feature.name);
+        let (min, max) = (feature.min_supported_version, feature.max_supported_version);
+        check(&feature.name, level, min, max)?;
+    }
+    let told = |name: &str| request.features.iter().any(|feature| &*feature.name == name);
+    if !told("metadata.version") {
+        return Err(Refusal::new(
+            ErrorCode::InvalidRegistration,
+            "Request features do not contain 'metadata.version'",
+        ));
+    }
+    for (name, level) in view.image.features().filter(|(name, _)| !told(name)) {
+        check(name, level, 0, 0)?;
     }
     Ok(())
 }
@@ -337,7 +207,7 @@ fn features(request: &BrokerRegistrationRequest) -> Vec<FeatureRange> {
 /// The feature ranges that our own nodes support.
 pub fn supported_features() -> Vec<(&'static str, i16, i16)> {
     vec![
-        ("kraft.version", 0, 0),
+        ("kraft.version", 0, 1),
         ("metadata.version", METADATA_VERSION, METADATA_VERSION),
         (ELR_FEATURE, 0, 1),
     ]
@@ -369,10 +239,7 @@ pub fn heartbeat(
 ) -> Result<Decision<BrokerHeartbeatResponse>, Refusal> {
     let id = request.broker_id.0;
     view.check_broker_epoch(id, request.broker_epoch)?;
-    if !sessions.brokers.contains_key(&id) {
-        sessions.register(id, request.broker_epoch, None, now);
-    }
-    let registered_at = sessions.brokers[&id].registered_at;
+    let registered_at = sessions.registered_at(id, request.broker_epoch, now);
     let caught_up = request.current_metadata_offset >= registered_at;
     let (current, next) = next_state(view, sessions, request, caught_up);
     let mut records = Vec::new();
@@ -383,15 +250,10 @@ pub fn heartbeat(
             State::ControlledShutdown => records = controlled_shutdown(view, id),
         }
     }
+    records.extend(directories::on_heartbeat(view, request)?);
     sessions.touch(id, request.current_metadata_offset, now);
-    if let Some(session) = sessions.brokers.get_mut(&id) {
-        if next == State::ControlledShutdown {
-            let last = end_offset + records.len() as Offset - 1;
-            session.shutdown_offset.get_or_insert(last);
-        } else {
-            session.shutdown_offset = None;
-        }
-    }
+    let last = end_offset + records.len() as Offset - 1;
+    sessions.stopping(id, (next == State::ControlledShutdown).then_some(last));
     let response = BrokerHeartbeatResponse::default()
         .with_is_caught_up(caught_up)
         .with_is_fenced(next.fenced())
@@ -417,8 +279,12 @@ fn next_state(
     let next = match current {
         State::Fenced if request.want_shut_down => State::ShutdownNow,
         State::Fenced if !request.want_fence && caught_up => State::Unfenced,
-        State::Unfenced | State::ControlledShutdown if request.want_fence => {
-            if request.want_shut_down { State::ShutdownNow } else { State::Fenced }
+        State::Unfenced if request.want_fence => {
+            if request.want_shut_down {
+                State::ShutdownNow
+            } else {
+                State::Fenced
+            }
         }
         State::Unfenced if request.want_shut_down => {
             if election::leads_any(view.image, id) {
@@ -428,10 +294,7 @@ fn next_state(
             }
         }
         State::ControlledShutdown => {
-            let seen_by_all = sessions.brokers[&id]
-                .shutdown_offset
-                .is_some_and(|offset| offset <= sessions.lowest_active_offset(view));
-            if seen_by_all && !election::leads_any(view.image, id) {
+            if sessions.all_saw_it_stop(view, id) && !election::leads_any(view.image, id) {
                 State::ShutdownNow
             } else {
                 State::ControlledShutdown
@@ -440,6 +303,20 @@ fn next_state(
         unchanged => unchanged,
     };
     (current, next)
+}
+
+/// Forgets a broker, which has gone for good or has nothing to say any more. What it held stays
+/// assigned to it.
+pub fn unregister(view: View<'_>, id: NodeId) -> Result<Decision<()>, Refusal> {
+    let Some(broker) = view.image.broker(id) else {
+        return Err(Refusal::new(
+            ErrorCode::BrokerIdNotRegistered,
+            format!("Broker ID {id} is not currently registered"),
+        ));
+    };
+    let mut records = election::remove_broker(view, id);
+    records.push(UnregisterBrokerRecord { broker_id: id, broker_epoch: broker.epoch }.into());
+    Ok(Decision::new(records, ()))
 }
 
 /// Takes a broker out of service: out of every ISR and leadership first.
@@ -461,7 +338,7 @@ fn controlled_shutdown(view: View<'_>, id: NodeId) -> Vec<Record> {
     records
 }
 
-fn change(
+pub(super) fn change(
     view: View<'_>,
     broker_id: NodeId,
     set: impl FnOnce(&mut BrokerRegistrationChangeRecord),

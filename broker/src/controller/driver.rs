@@ -1,43 +1,41 @@
-//! The active controller: one task, one bounded queue, one decision at a time.
+//! A node's metadata: one task that follows the quorum and, while this node leads it, decides.
 //!
-//! Whatever waits in the queue is decided together and synced once (group commit). A decision sees
-//! the image with all records before it, committed or not; its answer leaves only when its records
-//! are durable, and so is the image that brokers see. The queue `controller-events` holds
-//! [`QUEUE`] decisions; whoever finds it full waits.
+//! Everything that touches the metadata log is done here, one thing at a time: what other replicas
+//! ask and answer ([`Quorum`]), what is committed ([`Replica`]), and, on the active controller, the
+//! queue `controller-events` of at most [`QUEUE`] decisions. Whatever waits in the queue is decided
+//! together and synced once (group commit). A decision sees the image with all records before it,
+//! committed or not ([`Core`]); its answer leaves when its records are committed. A node that does
+//! not lead refuses decisions with NOT_CONTROLLER, and one that ceases to lead refuses all that
+//! were not committed, and is back at the committed image.
 //!
-//! Single voter: synced is committed. A fault of the disk ends the controller: the node must stop.
+//! A fault of the disk ends the task: the node must stop.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::contact::{self, Suspect};
-use super::decision::{ConfigRules, Decision, View};
-use super::fetch::Observers;
-use super::image::Image;
-use super::loader::Loader;
+use super::active::Active;
+pub use super::active::Core;
+use super::decision::Decision;
+use super::link::Controllers;
 use super::metadata::Metadata;
-use super::rules::SettingsRules;
-use super::{brokers, election};
+use super::replica::Replica;
 use crate::config::Settings;
-use crate::env::{self, Env, Random};
+use crate::env::{self, Env};
 use crate::error::{ErrorCode, Fault, Refusal};
-use crate::raft::MetadataLog;
-use crate::raft::batch::{self, Decoded, Entry, Place};
-use crate::raft::state::QuorumState;
+use crate::raft::messages::{Event, ReplicaKey};
+use crate::raft::peers::Heard;
+use crate::raft::quorum::Opening;
+use crate::raft::serve::Inbound;
+use crate::raft::{Handle, Quorum, Status, founding, opening};
 use crate::types::{LeaderEpoch, NodeId, Offset};
-use crate::wire::metadata::control::{ChangeVoter, Control, LeaderChange};
-use crate::wire::metadata::{
-    BeginTransactionRecord, EndPoint, EndTransactionRecord, FeatureLevelRecord, FeatureRange,
-    METADATA_VERSION, Record, RegisterControllerRecord,
-};
+use crate::wire::metadata::Record;
 
 /// Decisions that may wait.
 const QUEUE: usize = 1024;
@@ -45,27 +43,21 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 128;
 /// The driver looks at the time at least so often.
 const TICK: Duration = Duration::from_millis(500);
-/// Partitions that one pass of leader balancing moves at most.
-const MAX_ELECTIONS: usize = 1000;
 
-/// The handle on the active controller.
+/// The handle on this node's part of the quorum, and on the controller while that is active here.
 pub struct Controller {
     pub(super) node_id: NodeId,
-    pub(super) cluster_id: Arc<str>,
-    pub(super) epoch: LeaderEpoch,
-    pub(super) directory_id: Uuid,
-    pub(super) log: Arc<MetadataLog>,
-    pub(super) high_watermark: watch::Receiver<Offset>,
-    pub(super) observers: Mutex<Observers>,
     pub(super) env: Env,
     pub(super) metadata: Arc<Metadata>,
+    pub(super) quorum: Handle,
     queue: mpsc::Sender<Job>,
     contacts: AtomicU64,
 }
 
-/// Decides within the controller's task; what it returns is called once the records are durable.
+/// Decides within the driver's task; what it returns is called once the records are committed.
+/// Dropped without that, whoever asked hears NOT_CONTROLLER.
 pub(super) type Job = Box<dyn FnOnce(&mut Core, Instant) -> (Vec<Record>, Answer) + Send>;
-type Answer = Box<dyn FnOnce() + Send>;
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
 
 /// A job that appends nothing and that nobody waits for.
 pub(super) fn hint(hint: impl FnOnce(&mut Core, Instant) + Send + 'static) -> Job {
@@ -75,33 +67,7 @@ pub(super) fn hint(hint: impl FnOnce(&mut Core, Instant) + Send + 'static) -> Jo
     })
 }
 
-/// What a decision may look at and, for what is not a record, change.
-pub struct Core {
-    loader: Loader,
-    pub sessions: brokers::Sessions,
-    pub random: Random,
-    rules: Arc<dyn ConfigRules>,
-    balance: Option<Duration>,
-    next_balance: Option<Instant>,
-}
-
-impl Core {
-    /// Where the next record will be.
-    pub(super) fn next_offset(&self) -> Offset {
-        self.loader.next_offset()
-    }
-
-    pub fn view(&self) -> View<'_> {
-        View { image: self.loader.image(), rules: &*self.rules }
-    }
-
-    /// The view together with the sessions, for decisions that need both.
-    pub(super) fn parts(&mut self) -> (View<'_>, &mut brokers::Sessions) {
-        (View { image: self.loader.image(), rules: &*self.rules }, &mut self.sessions)
-    }
-}
-
-/// What the controller is started with.
+/// What a node's part of the quorum is started with.
 pub struct Start<'a> {
     pub env: Env,
     pub settings: &'a Settings,
@@ -109,92 +75,83 @@ pub struct Start<'a> {
     /// Of the metadata log directory.
     pub directory_id: Uuid,
     pub metadata: Arc<Metadata>,
-    /// Ends the controller's task.
+    /// Told where the active controller is.
+    pub controllers: watch::Sender<Controllers>,
+    /// Ends the task.
     pub stop: CancellationToken,
-    /// Called at most once: the controller has ended because of this.
+    /// Called at most once: the task has ended because of this.
     pub on_fault: Box<dyn FnOnce(Fault) + Send>,
 }
 
 impl Controller {
-    /// Opens the metadata log, becomes leader in a new epoch, and starts to decide.
+    /// Opens the metadata log and takes part in the quorum. Who is the only voter leads it, and
+    /// serves, when this returns.
     pub async fn start(start: Start<'_>) -> Result<Arc<Self>, Fault> {
         let (env, settings) = (start.env.clone(), start.settings.clone());
-        let (cluster_id, directory) = (start.cluster_id.to_owned(), start.directory_id);
-        let opened = env
+        let (cluster, directory) = (start.cluster_id.to_owned(), start.directory_id);
+        let (quorum, handle, inbox, heard) = env
             .blocking({
                 let env = env.clone();
-                move || open(&env, &settings, &cluster_id, directory)
+                move || open(&env, &settings, &cluster, directory)
             })
             .await?;
-        let Opened { log, mut loader, epoch } = opened;
-        let log = Arc::new(log);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let (committed, high_watermark) = watch::channel(log.end_offset());
-        if let Some((image, delta)) = loader.publish() {
-            start.metadata.publish(image, delta);
-        }
-        let now = env.clock.now();
-        let mut sessions = brokers::Sessions::new(start.settings.broker_session_timeout);
-        sessions.load(loader.image().brokers(), now);
-        if start.settings.roles.broker {
-            // The broker of this node ended with the process before this one, and leads nothing
-            // from now on: others take over at once.
-            sessions.end(start.settings.node_id, now);
-        }
-        let balance = start.settings.auto_leader_rebalance.then(|| {
-            Duration::from_secs(start.settings.leader_imbalance_check_interval_secs.max(1))
-        });
-        let core = Core {
-            loader,
-            sessions,
-            random: env.random.clone(),
-            rules: Arc::new(SettingsRules(start.settings.clone())),
-            balance,
-            next_balance: balance.map(|interval| now + interval),
-        };
-        let driver = Driver {
+        let controller = Arc::new(Self {
+            node_id: start.settings.node_id,
             env: env.clone(),
-            core,
-            log: log.clone(),
-            epoch,
-            committed,
             metadata: start.metadata.clone(),
-            answers: Vec::new(),
-            queue: queue.downgrade(),
-            listener: start.settings.listeners.inter_broker.clone(),
+            quorum: handle,
+            queue,
+            contacts: AtomicU64::default(),
+        });
+        let queue = controller.queue.downgrade();
+        let began = env.clock.now();
+        let mut driver = Driver {
+            replica: Replica::new(start.cluster_id, start.metadata),
+            env,
+            quorum,
+            active: None,
+            settings: start.settings.clone(),
+            controllers: start.controllers,
+            queue,
+            began,
         };
-        let stop = start.stop;
-        let on_fault = start.on_fault;
+        driver.begin().await?;
+        let (stop, on_fault) = (start.stop, start.on_fault);
         env::spawn(async move {
-            if let Err(fault) = driver.run(jobs, stop).await {
-                tracing::error!(%fault, "the controller has ended");
+            if let Err(fault) = driver.run(Queues { jobs, inbox, heard }, stop).await {
+                tracing::error!(%fault, "the metadata is no longer followed");
                 on_fault(fault);
             }
         });
-        Ok(Arc::new(Self {
-            node_id: start.settings.node_id,
-            cluster_id: start.cluster_id.into(),
-            epoch,
-            directory_id: directory,
-            log,
-            high_watermark,
-            observers: Mutex::default(),
-            env,
-            metadata: start.metadata,
-            queue,
-            contacts: AtomicU64::default(),
-        }))
+        Ok(controller)
     }
 
+    /// The epoch of the quorum, as this node knows it.
     pub fn epoch(&self) -> LeaderEpoch {
-        self.epoch
+        self.quorum.status().borrow().epoch
     }
 
     pub fn node_id(&self) -> NodeId {
         self.node_id
     }
 
-    /// Has something decided, and waits until it is durable.
+    /// This node's replica of the metadata log.
+    pub fn quorum(&self) -> &Handle {
+        &self.quorum
+    }
+
+    /// This node leads the quorum.
+    pub fn leads(&self) -> bool {
+        self.quorum.status().borrow().leads
+    }
+
+    /// All below is committed, as far as this node knows.
+    pub fn high_watermark(&self) -> Offset {
+        self.quorum.status().borrow().high_watermark
+    }
+
+    /// Has something decided, and waits until it is committed.
     pub async fn decide<R: Send + 'static>(
         &self,
         decide: impl FnOnce(&mut Core, Instant) -> Result<Decision<R>, Refusal> + Send + 'static,
@@ -211,9 +168,8 @@ impl Controller {
             });
             (records, answer)
         });
-        let gone = || Refusal::new(ErrorCode::NotController, "The controller is shutting down.");
-        self.queue.send(job).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        self.queue.send(job).await.map_err(|_| not_controller())?;
+        answer.await.map_err(|_| not_controller())?
     }
 
     /// A decision that cannot be refused as a whole.
@@ -235,258 +191,189 @@ impl Controller {
     }
 }
 
-struct Driver {
-    env: Env,
-    core: Core,
-    log: Arc<MetadataLog>,
-    epoch: LeaderEpoch,
-    committed: watch::Sender<Offset>,
-    metadata: Arc<Metadata>,
-    /// To be given once what was appended is durable.
-    answers: Vec<Answer>,
-    /// For what a probe finds out.
-    queue: mpsc::WeakSender<Job>,
-    /// Brokers listen to each other there.
-    listener: String,
+fn not_controller() -> Refusal {
+    Refusal::new(ErrorCode::NotController, "This is not the correct controller for this cluster.")
 }
 
-impl Driver {
-    async fn run(
-        mut self,
-        mut jobs: mpsc::Receiver<Job>,
-        stop: CancellationToken,
-    ) -> Result<(), Fault> {
-        self.probe_suspects();
-        loop {
-            let asleep = self.env.clock.now();
-            let tick = asleep + TICK;
-            let wake = self.next_deadline().map_or(tick, |deadline| deadline.min(tick));
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                job = jobs.recv() => {
-                    let Some(job) = job else { return Ok(()) };
-                    self.process(job)?;
-                    for _ in 1..GROUP {
-                        match jobs.try_recv() {
-                            Ok(job) => self.process(job)?,
-                            Err(_) => break,
-                        }
-                    }
-                }
-                () = self.env.clock.sleep_until(wake) => {}
-            }
-            let late = self.env.clock.now().saturating_duration_since(wake);
-            if late > TICK {
-                // This node stood still; that others were silent meanwhile proves nothing.
-                tracing::warn!(?late, "the controller was held up; sessions are extended");
-                self.core.sessions.extend(late);
-            }
-            self.on_time()?;
-            self.commit().await?;
-            self.probe_suspects();
+type Opened = (Quorum, Handle, mpsc::Receiver<Inbound>, mpsc::Receiver<Heard>);
+
+/// Founds the cluster if that is allowed and nothing is there, and opens the log. Blocks.
+fn open(env: &Env, settings: &Settings, cluster: &str, directory: Uuid) -> Result<Opened, Fault> {
+    let me = ReplicaKey::new(settings.node_id, directory);
+    let dir = &settings.metadata_log_dir;
+    let fixed = !settings.quorum.voters.is_empty();
+    if settings.quorum_founding && settings.roles.controller && !fixed {
+        if opening::is_empty(env, dir)? {
+            tracing::info!(cluster, voter = opening::name(me), "founding a cluster");
+            founding::write(env, &folder(dir), &opening::founders(settings, me))?;
+        } else {
+            tracing::info!("this node has metadata: the permission to found a cluster is spent");
         }
     }
-
-    fn process(&mut self, job: Job) -> Result<(), Fault> {
-        let (records, answer) = job(&mut self.core, self.env.clock.now());
-        self.append(records)?;
-        self.answers.push(answer);
-        Ok(())
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let session = self.core.sessions.next_deadline(self.core.view());
-        // A session is over only after its last instant.
-        let session = session.map(|at| at + Duration::from_millis(1));
-        session.into_iter().chain(self.core.next_balance).min()
-    }
-
-    /// Fences who was not heard of, and moves leaders home when it is time for that.
-    fn on_time(&mut self) -> Result<(), Fault> {
-        let now = self.env.clock.now();
-        for id in self.core.sessions.stale(self.core.view(), now) {
-            tracing::info!(broker = id, "fencing a broker whose session has ended");
-            self.append(brokers::fence(self.core.view(), id))?;
-        }
-        if let Some(interval) = self.core.balance
-            && self.core.next_balance.is_some_and(|at| at <= now)
-        {
-            self.core.next_balance = Some(now + interval);
-            self.append(election::balance(self.core.view(), MAX_ELECTIONS))?;
-        }
-        Ok(())
-    }
-
-    /// Looks for the processes of brokers that may be dead.
-    fn probe_suspects(&mut self) {
-        for id in self.core.sessions.take_suspects() {
-            let broker = self.core.view().image.broker(id).filter(|broker| !broker.fenced);
-            let Some((broker, at)) = broker.and_then(|it| Some((it, it.endpoint(&self.listener)?)))
-            else {
-                continue;
-            };
-            let (epoch, host, port) = (broker.epoch, at.host.clone(), at.port);
-            let suspect = Suspect { id, epoch, host, port };
-            env::spawn(contact::probe(self.env.clone(), suspect, self.queue.clone()));
-        }
-    }
-
-    /// Appends the records of one decision as one batch, and replays them.
-    fn append(&mut self, records: Vec<Record>) -> Result<(), Fault> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let offset = self.core.loader.next_offset();
-        let place = Place { offset, epoch: self.epoch, now: self.env.clock.wall_ms() };
-        self.log.append(&batch::of_records(&records, place))?;
-        let last_offset = offset + records.len() as Offset - 1;
-        let entries = (offset..).zip(records.into_iter().map(Entry::Record)).collect();
-        replay(
-            &mut self.core.loader,
-            &self.log,
-            Decoded { epoch: self.epoch, last_offset, entries },
-        )
-    }
-
-    /// Makes all that was appended durable, shows it to the brokers, and gives the answers.
-    async fn commit(&mut self) -> Result<(), Fault> {
-        if *self.committed.borrow() < self.log.end_offset() {
-            let log = self.log.clone();
-            let end = self.env.blocking(move || log.sync()).await?;
-            if let Some((image, delta)) = self.core.loader.publish() {
-                self.metadata.publish(image, delta);
-            }
-            self.committed.send_replace(end);
-        }
-        for answer in self.answers.drain(..) {
-            answer();
-        }
-        Ok(())
-    }
-}
-
-fn replay(loader: &mut Loader, log: &MetadataLog, batch: Decoded) -> Result<(), Fault> {
-    loader.replay(&batch).map_err(|error| Fault::Corrupt {
-        path: log.folder().to_path_buf(),
-        what: error.to_string(),
-    })
-}
-
-struct Opened {
-    log: MetadataLog,
-    loader: Loader,
-    epoch: LeaderEpoch,
-}
-
-/// Opens the log, replays it, and writes the first records of a new epoch. Blocks.
-fn open(
-    env: &Env,
-    settings: &Settings,
-    cluster_id: &str,
-    directory: Uuid,
-) -> Result<Opened, Fault> {
-    let log = MetadataLog::open(env, &settings.metadata_log_dir)?;
-    let mut loader = Loader::new(Image::empty(cluster_id));
-    replay_all(&log, &mut loader)?;
-    let before = QuorumState::read(&*env.disk, log.folder())?;
-    let epoch = before.map_or(0, |state| state.leader_epoch).max(log.last_epoch()).max(0) + 1;
-    let node_id = settings.node_id;
-    let state = QuorumState {
-        leader_id: node_id,
-        leader_epoch: epoch,
-        voted_id: node_id,
-        voted_directory: directory,
-    };
-    state.write(&*env.disk, log.folder())?;
-    let empty = loader.next_offset() == 0;
-    let mut place = Place { offset: loader.next_offset(), epoch, now: env.clock.wall_ms() };
-    let voter = ChangeVoter { voter_id: node_id, voter_directory_id: Uuid::nil() };
-    let change = Control::LeaderChange(LeaderChange {
-        version: 0,
-        leader_id: node_id,
-        voters: vec![voter.clone()],
-        granting_voters: vec![voter],
-    });
-    log.append(&batch::of_control(&change, place))?;
-    place.offset += 1;
-    if empty {
-        let records = bootstrap();
-        log.append(&batch::of_records(&records, place))?;
-        place.offset += records.len() as Offset;
-    }
-    let mut records = lowered(loader.image());
-    records.push(register_controller(env, settings));
-    log.append(&batch::of_records(&records, place))?;
-    log.sync()?;
-    replay_all(&log, &mut loader)?;
-    Ok(Opened { log, loader, epoch })
-}
-
-/// Replays what the loader has not seen yet.
-pub(super) fn replay_all(log: &MetadataLog, loader: &mut Loader) -> Result<(), Fault> {
-    const CHUNK: usize = 1 << 20;
-    while loader.next_offset() < log.end_offset() {
-        let bytes = log.read(loader.next_offset(), log.end_offset(), CHUNK)?;
-        let corrupt = |what: String| Fault::Corrupt { path: log.folder().to_path_buf(), what };
-        for decoded in batch::decode(&bytes).map_err(|error| corrupt(error.to_string()))? {
-            replay(loader, log, decoded)?;
-        }
-    }
-    Ok(())
-}
-
-/// The first records of a new cluster: only features that are really built are finalized.
-fn bootstrap() -> Vec<Record> {
-    vec![
-        BeginTransactionRecord { name: Some("Bootstrap records".into()) }.into(),
-        FeatureLevelRecord { name: "metadata.version".into(), feature_level: METADATA_VERSION }
-            .into(),
-        EndTransactionRecord {}.into(),
-    ]
-}
-
-/// Features of a log that Kafka wrote, at levels that are not built here: from now on the cluster
-/// does without them, as after a downgrade by `kafka-features.sh`.
-fn lowered(image: &Image) -> Vec<Record> {
-    let supported = brokers::supported_features();
-    let highest = |name: &str| {
-        supported.iter().find(|(known, ..)| *known == name).map_or(0, |(_, _, max)| *max)
-    };
-    let too_high = image
-        .features()
-        .filter(|(name, level)| *name != "metadata.version" && *level > highest(name));
-    let lower = |(name, level): (&str, i16)| {
-        let to = highest(name);
-        tracing::warn!(feature = name, level, to, "lowered: this level is not supported yet");
-        FeatureLevelRecord { name: name.into(), feature_level: to }.into()
-    };
-    too_high.map(lower).collect()
-}
-
-fn register_controller(env: &Env, settings: &Settings) -> Record {
-    let end_point = |endpoint: &crate::config::Endpoint| EndPoint {
-        name: endpoint.listener.clone(),
-        host: if endpoint.host.is_empty() { "localhost".into() } else { endpoint.host.clone() },
-        port: endpoint.port,
-        security_protocol: endpoint.protocol.id(),
-    };
-    let feature = |(name, min, max): (&str, i16, i16)| FeatureRange {
-        name: name.into(),
-        min_supported_version: min,
-        max_supported_version: max,
-    };
-    RegisterControllerRecord {
-        controller_id: settings.node_id,
-        incarnation_id: env.random.uuid(),
-        zk_migration_ready: false,
-        end_points: settings.listeners.of_controller().map(end_point).collect(),
-        features: brokers::supported_features().into_iter().map(feature).collect(),
-    }
-    .into()
+    Quorum::open(&Opening { env, settings, cluster, me })
 }
 
 /// Where the metadata log lies in `dir`.
 pub fn folder(dir: &Path) -> std::path::PathBuf {
     dir.join(crate::raft::log::FOLDER)
+}
+
+struct Queues {
+    jobs: mpsc::Receiver<Job>,
+    inbox: mpsc::Receiver<Inbound>,
+    heard: mpsc::Receiver<Heard>,
+}
+
+struct Driver {
+    env: Env,
+    settings: Settings,
+    quorum: Quorum,
+    /// What is committed.
+    replica: Replica,
+    /// While this node leads, and has committed a record of its epoch.
+    active: Option<Active>,
+    controllers: watch::Sender<Controllers>,
+    /// For what a probe finds out.
+    queue: mpsc::WeakSender<Job>,
+    began: Instant,
+}
+
+impl Driver {
+    async fn begin(&mut self) -> Result<(), Fault> {
+        self.quorum.step(Event::Tick).await?;
+        self.lead_or_follow().await?;
+        self.tell_where();
+        Ok(())
+    }
+
+    async fn run(mut self, mut queues: Queues, stop: CancellationToken) -> Result<(), Fault> {
+        loop {
+            let wake = self.next_deadline();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(inbound) = queues.inbox.recv() => self.quorum.serve(inbound).await?,
+                Some(heard) = queues.heard.recv() => self.quorum.hear(heard).await?,
+                job = queues.jobs.recv(), if self.takes_jobs() => {
+                    let Some(job) = job else { return Ok(()) };
+                    self.process(job)?;
+                    for _ in 1..GROUP {
+                        match queues.jobs.try_recv() {
+                            Ok(job) => self.process(job)?,
+                            Err(_) => break,
+                        }
+                    }
+                }
+                () = self.env.clock.sleep_until(wake) => {
+                    self.quorum.step(Event::Tick).await?;
+                }
+            }
+            let late = self.env.clock.now().saturating_duration_since(wake);
+            if late > TICK
+                && let Some(active) = &mut self.active
+            {
+                // This node stood still; that others were silent meanwhile proves nothing.
+                tracing::warn!(?late, "the controller was held up; sessions are extended");
+                active.core.sessions.extend(late);
+            }
+            self.settle().await?;
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let tick = self.env.clock.now() + TICK;
+        let active = self.active.as_ref().and_then(Active::next_deadline);
+        [self.quorum.deadline(), active].into_iter().flatten().fold(tick, Instant::min)
+    }
+
+    /// A leader that is not active yet lets decisions wait; who does not lead refuses them.
+    fn takes_jobs(&self) -> bool {
+        self.active.is_some() || !self.quorum.leads()
+    }
+
+    fn process(&mut self, job: Job) -> Result<(), Fault> {
+        match &mut self.active {
+            Some(active) => active.process(job, &mut self.quorum),
+            // Dropped: that refuses it.
+            None => Ok(()),
+        }
+    }
+
+    /// Brings everything in line with the quorum, after each thing that happened.
+    async fn settle(&mut self) -> Result<(), Fault> {
+        self.lead_or_follow().await?;
+        if let Some(active) = &mut self.active {
+            active.on_time(&mut self.quorum)?;
+            if active.has_appended() {
+                self.quorum.synced().await?;
+            }
+        }
+        self.lead_or_follow().await?;
+        if let Some(active) = &mut self.active {
+            active.probe_suspects(&self.settings.listeners.inter_broker, &self.queue);
+        }
+        self.tell_where();
+        self.tell_endpoints();
+        Ok(())
+    }
+
+    async fn lead_or_follow(&mut self) -> Result<(), Fault> {
+        let status = self.quorum.current();
+        if let Some(active) = &mut self.active {
+            active.catch_up(&self.quorum)?;
+            active.commit(status.high_watermark, &mut self.replica);
+            if !status.leads || status.epoch != active.epoch() {
+                tracing::info!(epoch = active.epoch(), "no longer the active controller");
+                self.active = None;
+            }
+        }
+        if self.active.is_some() {
+            return Ok(());
+        }
+        self.replica.replay(self.quorum.log(), status.high_watermark, &self.env).await?;
+        let Some(start) = self.quorum.epoch_start() else { return Ok(()) };
+        if self.replica.next_offset() > start {
+            self.activate(&status).await?;
+        }
+        Ok(())
+    }
+
+    async fn activate(&mut self, status: &Status) -> Result<(), Fault> {
+        let now = self.env.clock.now();
+        let restarted =
+            now.saturating_duration_since(self.began) < self.settings.broker_session_timeout;
+        let dead = self.quorum.raft().died();
+        let own = (restarted && self.settings.roles.broker).then_some(self.settings.node_id);
+        tracing::info!(epoch = status.epoch, "the active controller");
+        let mut active = Active::new(&self.env, &self.settings, status.epoch, &self.replica);
+        // The leader before was found dead, and the broker of this node ended with the process
+        // before this one: neither leads anything from now on.
+        for broker in dead.into_iter().chain(own) {
+            active.core.sessions.end(broker, now);
+        }
+        active.begin(&mut self.quorum)?;
+        self.quorum.synced().await?;
+        let committed = self.quorum.current().high_watermark;
+        active.commit(committed, &mut self.replica);
+        self.active = Some(active);
+        Ok(())
+    }
+
+    fn tell_where(&self) {
+        let status = self.quorum.current();
+        self.controllers.send_if_modified(|controllers| {
+            let changed = controllers.leader != status.address;
+            controllers.leader = status.address;
+            changed
+        });
+    }
+
+    /// A voter that has moved tells the leader its new address.
+    fn tell_endpoints(&mut self) {
+        if let Some((epoch, at, voter)) = self.quorum.update_due() {
+            let (env, cluster) = (self.env.clone(), self.quorum.cluster().to_owned());
+            let timeout = self.settings.quorum_request_timeout;
+            env::spawn(super::registration::update_voter(env, cluster, at, epoch, voter, timeout));
+        }
+    }
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::decision::View;
 use super::image::{Image, PartitionImage, TopicImage};
+use super::reassignments::Assignment;
 use super::replay::LEADER_UNCHANGED;
 use crate::types::{NO_LEADER, NodeId};
 use crate::wire::metadata::{PartitionChangeRecord, Record};
@@ -37,6 +38,7 @@ pub struct Change<'a> {
     pub topic_id: Uuid,
     pub index: i32,
     pub isr: Vec<NodeId>,
+    pub assignment: Assignment,
     pub recovering: bool,
     pub election: Election,
     elr: Vec<NodeId>,
@@ -51,6 +53,22 @@ struct Elected {
     leader: NodeId,
     /// It may lack what was acknowledged.
     unclean: bool,
+}
+
+impl View<'_> {
+    /// A change of a partition, with the election that its topic allows.
+    pub fn change<'a>(
+        &self,
+        topic: &TopicImage,
+        index: i32,
+        partition: &'a PartitionImage,
+    ) -> Change<'a> {
+        let mut change = Change::new(*self, topic, index, partition);
+        if self.unclean_election_allowed(&topic.name) {
+            change.election = Election::Unclean;
+        }
+        change
+    }
 }
 
 impl<'a> Change<'a> {
@@ -74,12 +92,20 @@ impl<'a> Change<'a> {
             topic_id,
             index,
             isr: partition.isr.clone(),
+            assignment: Assignment::of(partition),
             recovering: partition.recovering,
             election: Election::Online,
             elr: partition.elr.clone(),
             min_isr,
             unclean: None,
         }
+    }
+
+    /// Takes a broker out of the ISR.
+    #[must_use]
+    pub fn without(mut self, gone: NodeId) -> Self {
+        self.isr.retain(|id| *id != gone);
+        self
     }
 
     /// The record, or none when nothing changes. `may_lead` says which brokers are available.
@@ -89,6 +115,7 @@ impl<'a> Change<'a> {
             topic_id: self.topic_id,
             ..Default::default()
         };
+        self.assignment.complete(&mut self.isr);
         self.keep_eligible();
         let Elected { leader, unclean } = self.elect(may_lead);
         if leader != self.partition.leader {
@@ -102,6 +129,7 @@ impl<'a> Change<'a> {
                 self.elr.retain(|id| *id != leader);
             }
         }
+        self.assignment.write(self.partition, &mut record);
         if self.min_isr.is_none() {
             self.elr.clear();
         }
@@ -119,12 +147,7 @@ impl<'a> Change<'a> {
         if self.recovering != self.partition.recovering {
             record.leader_recovery_state = i8::from(self.recovering);
         }
-        let changes = record.leader != LEADER_UNCHANGED
-            || record.isr.is_some()
-            || record.eligible_leader_replicas.is_some()
-            || record.last_known_elr.is_some()
-            || record.leader_recovery_state >= 0;
-        changes.then_some(record)
+        changes(&record).then_some(record)
     }
 
     /// Who leaves an ISR that is too small for the high watermark to move stays eligible.
@@ -148,14 +171,16 @@ impl<'a> Change<'a> {
             let in_sync = if self.isr.is_empty() { &self.elr } else { &self.isr };
             in_sync.contains(&id) && may_lead(id)
         };
-        let preferred = self.partition.preferred_leader();
-        if self.election == Election::Preferred && clean(preferred) {
-            return Elected { leader: preferred, unclean: false };
+        if self.election == Election::Preferred
+            && let Some(preferred) = self.assignment.replicas.first()
+            && clean(*preferred)
+        {
+            return Elected { leader: *preferred, unclean: false };
         }
         if clean(self.partition.leader) {
             return Elected { leader: self.partition.leader, unclean: false };
         }
-        let replicas = || self.partition.replicas.iter().copied();
+        let replicas = || self.assignment.replicas.iter().copied();
         if let Some(leader) = replicas().find(|id| clean(*id)) {
             return Elected { leader, unclean: false };
         }
@@ -204,10 +229,31 @@ struct Movement {
     unclean: Option<NodeId>,
 }
 
+fn changes(record: &PartitionChangeRecord) -> bool {
+    record.leader != LEADER_UNCHANGED
+        || record.isr.is_some()
+        || record.eligible_leader_replicas.is_some()
+        || record.last_known_elr.is_some()
+        || record.leader_recovery_state >= 0
+        || record.replicas.is_some()
+        || record.adding_replicas.is_some()
+        || record.removing_replicas.is_some()
+        || record.directories.is_some()
+}
+
 /// Takes a broker, which is about to be fenced or to stop, out of every ISR and leadership.
 pub fn remove_broker(view: View<'_>, gone: NodeId) -> Vec<Record> {
+    remove_broker_where(view, gone, |partition| partition.isr.contains(&gone))
+}
+
+/// Takes a broker out of the ISR and leadership of some partitions.
+pub fn remove_broker_where(
+    view: View<'_>,
+    gone: NodeId,
+    concerned: impl Fn(&PartitionImage) -> bool,
+) -> Vec<Record> {
     let movement = Movement { gone: Some(gone), ..Movement::default() };
-    elect_where(view, |partition| partition.isr.contains(&gone), &movement)
+    elect_where(view, concerned, &movement)
 }
 
 /// Takes a broker whose last process was killed out of every ISR, ELR and leadership: what it wrote
@@ -249,29 +295,11 @@ fn elect_where(
             let mut change = Change::with(partition, topic.id, *index, min_isr);
             change.isr.retain(|id| !leaves(*id));
             change.unclean = movement.unclean;
+            let may_lead = |id| may_lead(id) && view.image.has_online(partition, id);
             if unclean_allowed {
                 change.election = Election::Unclean;
             }
             records.extend(change.build(may_lead).map(Record::from));
-        }
-    }
-    records
-}
-
-/// Moves at most `limit` partitions back to their preferred leaders.
-pub fn balance(view: View<'_>, limit: usize) -> Vec<Record> {
-    let mut records = Vec::new();
-    for topic in view.image.topics() {
-        for (index, partition) in &topic.partitions {
-            if records.len() == limit {
-                return records;
-            }
-            if partition.leader == partition.preferred_leader() {
-                continue;
-            }
-            let mut change = Change::new(view, topic, *index, partition);
-            change.election = Election::Preferred;
-            records.extend(change.build(|id| view.image.is_active(id)).map(Record::from));
         }
     }
     records

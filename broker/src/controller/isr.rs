@@ -1,19 +1,15 @@
-//! AlterPartition: a leader proposes a new ISR; and ElectLeaders: somebody asks for an election.
+//! AlterPartition: a leader proposes a new ISR.
 //!
 //! A proposal is checked against the epochs it was made under, and accepted only if every proposed
 //! member is registered, unfenced, not about to stop, and the same incarnation that the leader saw.
+//! One that completes a reassignment may cost the proposer its leadership: it is told so by
+//! NEW_LEADER_ELECTED, although its ISR was taken.
 
 use kafka_protocol::messages::alter_partition_request::PartitionData as Proposal;
 use kafka_protocol::messages::alter_partition_response::{PartitionData, TopicData};
-use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
-use kafka_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, BrokerId, ElectLeadersRequest,
-    ElectLeadersResponse, TopicName,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, BrokerId};
 
 use super::decision::{Decision, View};
-use super::election::{Change, Election};
 use super::image::{Image, PartitionImage};
 use crate::error::{ErrorCode, Refusal};
 use crate::types::NodeId;
@@ -23,6 +19,9 @@ pub fn alter_partition(
     view: View<'_>,
     request: &AlterPartitionRequest,
 ) -> Result<Decision<AlterPartitionResponse>, Refusal> {
+    if request.topics.is_empty() {
+        return Ok(Decision::nothing(AlterPartitionResponse::default()));
+    }
     view.check_broker_epoch(request.broker_id.0, request.broker_epoch)?;
     let mut records = Vec::new();
     let mut topics = Vec::new();
@@ -32,20 +31,32 @@ pub fn alter_partition(
             let answer = match propose(view, request.broker_id.0, asked.topic_id, proposal) {
                 Ok((partition, record)) => {
                     records.extend(record);
-                    PartitionData::default()
-                        .with_leader_id(BrokerId(partition.leader))
-                        .with_leader_epoch(partition.leader_epoch)
-                        .with_isr(partition.isr.iter().copied().map(BrokerId).collect())
-                        .with_leader_recovery_state(i8::from(partition.recovering))
-                        .with_partition_epoch(partition.partition_epoch)
+                    if partition.leader == request.broker_id.0 {
+                        accepted(&partition)
+                    } else {
+                        refused(ErrorCode::NewLeaderElected)
+                    }
                 }
-                Err(code) => PartitionData::default().with_error_code(code.code()),
+                Err(code) => refused(code),
             };
             answers.push(answer.with_partition_index(proposal.partition_index));
         }
         topics.push(TopicData::default().with_topic_id(asked.topic_id).with_partitions(answers));
     }
     Ok(Decision::new(records, AlterPartitionResponse::default().with_topics(topics)))
+}
+
+fn accepted(partition: &PartitionImage) -> PartitionData {
+    PartitionData::default()
+        .with_leader_id(BrokerId(partition.leader))
+        .with_leader_epoch(partition.leader_epoch)
+        .with_isr(partition.isr.iter().copied().map(BrokerId).collect())
+        .with_leader_recovery_state(i8::from(partition.recovering))
+        .with_partition_epoch(partition.partition_epoch)
+}
+
+fn refused(code: ErrorCode) -> PartitionData {
+    PartitionData::default().with_error_code(code.code())
 }
 
 /// The partition as it will be, and the record that makes it so, if anything changes.
@@ -61,13 +72,10 @@ fn propose(
     let isr = proposed_isr(proposal);
     let members: Vec<NodeId> = isr.iter().map(|(id, _)| *id).collect();
     validate(view.image, leader, partition, proposal, &isr)?;
-    let mut change = Change::new(view, topic, index, partition);
+    let mut change = view.change(topic, index, partition);
     change.isr = members;
     change.recovering = proposal.leader_recovery_state == 1;
-    if view.unclean_election_allowed(&topic.name) {
-        change.election = Election::Unclean;
-    }
-    let record = change.build(|id| view.image.is_active(id));
+    let record = change.build(|id| view.image.may_lead(partition, id));
     let mut after = PartitionImage::clone(partition);
     if let Some(record) = &record {
         after.merge(record);
@@ -122,86 +130,4 @@ fn validate(
             .is_some_and(|broker| broker.is_active() && (*epoch == -1 || broker.epoch == *epoch))
     };
     if isr.iter().all(eligible) { Ok(()) } else { Err(ErrorCode::IneligibleReplica) }
-}
-
-pub fn elect_leaders(
-    view: View<'_>,
-    request: &ElectLeadersRequest,
-) -> Result<Decision<ElectLeadersResponse>, Refusal> {
-    let election = match request.election_type {
-        0 => Election::Preferred,
-        1 => Election::Unclean,
-        other => {
-            return Err(Refusal::new(
-                ErrorCode::InvalidRequest,
-                format!("Unknown election type {other}"),
-            ));
-        }
-    };
-    let asked: Vec<(TopicName, Vec<i32>)> = match &request.topic_partitions {
-        Some(topics) => topics.iter().map(|it| (it.topic.clone(), it.partitions.clone())).collect(),
-        None => view
-            .image
-            .topics()
-            .map(|topic| {
-                let name = TopicName(StrBytes::from_string(topic.name.to_string()));
-                (name, topic.partitions.keys().copied().collect())
-            })
-            .collect(),
-    };
-    let mut records = Vec::new();
-    let mut results = Vec::new();
-    for (topic, partitions) in asked {
-        let mut answers = Vec::new();
-        for index in partitions {
-            let answer = PartitionResult::default().with_partition_id(index);
-            match elect(view, &topic, index, election) {
-                Ok(record) => {
-                    records.push(record);
-                    answers.push(answer.with_error_message(None));
-                }
-                // Asked for all: those that need none are not listed.
-                Err(refusal)
-                    if request.topic_partitions.is_none()
-                        && refusal.code == ErrorCode::ElectionNotNeeded => {}
-                Err(refusal) => answers.push(
-                    answer
-                        .with_error_code(refusal.code.code())
-                        .with_error_message(Some(refusal.message.into())),
-                ),
-            }
-        }
-        results.push(
-            ReplicaElectionResult::default().with_topic(topic).with_partition_result(answers),
-        );
-    }
-    let response = ElectLeadersResponse::default().with_replica_election_results(results);
-    Ok(Decision::new(records, response))
-}
-
-fn elect(view: View<'_>, name: &str, index: i32, election: Election) -> Result<Record, Refusal> {
-    let unknown = |what: String| Refusal::new(ErrorCode::UnknownTopicOrPartition, what);
-    let topic =
-        view.image.topic(name).ok_or_else(|| unknown(format!("No such topic as {name}")))?;
-    let partition = topic
-        .partitions
-        .get(&index)
-        .ok_or_else(|| unknown(format!("No such partition as {name}-{index}")))?;
-    let needed = match election {
-        Election::Preferred => partition.leader != partition.preferred_leader(),
-        Election::Online | Election::Unclean => !partition.has_leader(),
-    };
-    if !needed {
-        return Err(ErrorCode::ElectionNotNeeded.into());
-    }
-    let mut change = Change::new(view, topic, index, partition);
-    change.election = election;
-    let failed = match election {
-        Election::Preferred => ErrorCode::PreferredLeaderNotAvailable,
-        Election::Online | Election::Unclean => ErrorCode::EligibleLeadersNotAvailable,
-    };
-    change
-        .build(|id| view.image.is_active(id))
-        .map(Record::from)
-        .ok_or_else(|| Refusal::from(failed))
 }

@@ -48,9 +48,13 @@ pub struct Join<'a> {
     pub cluster_id: &'a str,
     /// Ids of this broker's log directories.
     pub directories: Vec<Uuid>,
+    /// Those of them that have gone offline since.
+    pub offline: watch::Receiver<Vec<Uuid>>,
     /// The broker epoch of the last process, if that closed its logs before it ended.
     pub clean_shutdown_epoch: Option<BrokerEpoch>,
     pub metadata: Arc<Metadata>,
+    /// To the active controller, for heartbeats only: they must not wait behind anything.
+    pub link: Arc<ControllerLink>,
     pub stop: CancellationToken,
     /// Called at most once: the controller will not have this broker.
     pub on_fault: Box<dyn FnOnce(Fault) + Send>,
@@ -60,6 +64,8 @@ pub struct Lifecycle {
     stage: watch::Receiver<Stage>,
     epoch: watch::Receiver<BrokerEpoch>,
     wishes: watch::Sender<Wishes>,
+    /// A node without the broker role has no life with the controller: nobody moves its stage.
+    idle: Option<(watch::Sender<Stage>, watch::Sender<BrokerEpoch>)>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,13 +81,14 @@ impl Lifecycle {
         let (wishes, wished) = watch::channel(Wishes::default());
         let incarnation = join.env.random.uuid();
         let task = Task {
-            link: ControllerLink::new(&join.env, join.settings, "lifecycle"),
             registration: registration(&join, incarnation),
+            link: join.link,
             interval: join.settings.broker_heartbeat_interval,
             session: join.settings.broker_session_timeout,
             patience: join.settings.initial_broker_registration_timeout,
             env: join.env,
             metadata: join.metadata,
+            offline: join.offline,
             stage,
             epoch,
             wished,
@@ -98,7 +105,16 @@ impl Lifecycle {
                 on_fault(fault);
             }
         });
-        Arc::new(Self { stage: stage_seen, epoch: epoch_seen, wishes })
+        Arc::new(Self { stage: stage_seen, epoch: epoch_seen, wishes, idle: None })
+    }
+
+    /// Of a dedicated controller, which never registers as a broker.
+    pub fn idle() -> Arc<Self> {
+        let (stage, stage_seen) = watch::channel(Stage::Unfenced);
+        let (epoch, epoch_seen) = watch::channel(-1);
+        let wishes = watch::Sender::new(Wishes::default());
+        let idle = Some((stage, epoch));
+        Arc::new(Self { stage: stage_seen, epoch: epoch_seen, wishes, idle })
     }
 
     /// The epoch of the registration; -1 before the first.
@@ -131,6 +147,9 @@ impl Lifecycle {
     /// Moves all leaderships away; true when the controller has let the broker go, false when that
     /// took too long or no controller answers.
     pub async fn shut_down(&self, timeout: Duration) -> bool {
+        if self.idle.is_some() {
+            return true;
+        }
         self.wishes.send_modify(|wishes| wishes.shut_down = true);
         let mut stage = self.stage.clone();
         let gone = stage.wait_for(|stage| *stage == Stage::ShutDown);
@@ -173,6 +192,7 @@ struct Task {
     /// How long another process with our id may still be registered.
     patience: Duration,
     metadata: Arc<Metadata>,
+    offline: watch::Receiver<Vec<Uuid>>,
     stage: watch::Sender<Stage>,
     epoch: watch::Sender<BrokerEpoch>,
     wished: watch::Receiver<Wishes>,
@@ -206,6 +226,7 @@ impl Task {
             tokio::select! {
                 biased;
                 _ = self.wished.changed() => {}
+                Ok(()) = self.offline.changed() => {}
                 _ = applied.changed(), if waits => {}
                 // The controller takes that for a sign of death, or is another one now.
                 () = self.link.closed(), if answered => {}
@@ -218,6 +239,8 @@ impl Task {
         let deadline = self.env.clock.now() + self.patience;
         let mut told = String::new();
         loop {
+            let offline = self.offline.borrow().clone();
+            self.registration.log_dirs.retain(|directory| !offline.contains(directory));
             let error = match self.link.send(self.registration.clone()).await {
                 Ok(response) if response.error_code == 0 => {
                     tracing::info!(epoch = response.broker_epoch, "registered");
@@ -269,7 +292,8 @@ impl Task {
             .with_broker_epoch(*self.epoch.borrow())
             .with_current_metadata_offset(*self.metadata.applied().borrow())
             .with_want_fence(!wishes.ready && !wishes.shut_down)
-            .with_want_shut_down(wishes.shut_down);
+            .with_want_shut_down(wishes.shut_down)
+            .with_offline_log_dirs(self.offline.borrow().clone());
         self.link.send_within(request, self.session).await
     }
 

@@ -1,18 +1,20 @@
 //! Calls from a node to the active controller.
 //!
-//! A link keeps one connection, finds the controller among the addresses of the settings, and tries
-//! again until its deadline: a controller that restarts is waited for. A call whose connection
-//! breaks may have been carried out and is sent again, as Kafka does: the controller's answers are
-//! made for that. Calls of one link are answered in order; whoever must not wait behind others
+//! A link keeps one connection to the node that leads the quorum, as this node's replica of the
+//! metadata log knows it; while nobody is known to lead it asks those that the settings name. It
+//! tries again until its deadline: an election, or a controller that restarts, is waited for. When
+//! another node leads, calls under way are sent to it at once. A call whose connection breaks may
+//! have been carried out and is sent again, as Kafka does: the controller's answers are made for
+//! that. Calls of one link are answered in order; whoever must not wait behind others
 //! (heartbeats, the metadata fetch) has a link of its own. A node that is itself the controller
-//! calls itself in the same way. Deliberately absent: several voters.
+//! calls itself in the same way.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, EnvelopeRequest, RequestHeader};
+use kafka_protocol::messages::{self, ApiKey, EnvelopeRequest, RequestHeader};
 use kafka_protocol::protocol::{Encodable, Request};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -45,55 +47,124 @@ impl From<LinkError> for Refusal {
     }
 }
 
+/// Where the active controller is, and whom to ask while that is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Controllers {
+    pub leader: Option<(String, u16)>,
+    pub bootstrap: Vec<(String, u16)>,
+}
+
+impl Controllers {
+    pub fn of(settings: &Settings) -> Self {
+        Self { leader: None, bootstrap: settings.quorum.addresses() }
+    }
+
+    /// In the order in which to try.
+    fn addresses(&self) -> impl Iterator<Item = &(String, u16)> {
+        self.leader.iter().chain(&self.bootstrap)
+    }
+}
+
+/// An answer that may come from a node that is not the active controller.
+pub trait Decided {
+    fn code(&self) -> i16;
+
+    fn is_misdirected(&self) -> bool {
+        let code = self.code();
+        code == ErrorCode::NotController.code() || code == ErrorCode::NotLeaderOrFollower.code()
+    }
+}
+
+macro_rules! decided {
+    ($($answer:ty),* $(,)?) => {
+        $(impl Decided for $answer {
+            fn code(&self) -> i16 {
+                self.error_code
+            }
+        })*
+    };
+}
+decided!(
+    messages::AllocateProducerIdsResponse,
+    messages::AlterPartitionResponse,
+    messages::AssignReplicasToDirsResponse,
+    messages::BrokerHeartbeatResponse,
+    messages::BrokerRegistrationResponse,
+    messages::ControllerRegistrationResponse,
+    messages::DescribeClusterResponse,
+    messages::EnvelopeResponse,
+);
+
+/// Refused as a whole: then every topic says so.
+impl Decided for messages::CreateTopicsResponse {
+    fn code(&self) -> i16 {
+        self.topics.first().map_or(0, |topic| topic.error_code)
+    }
+}
+
 /// A connection to the active controller, made anew when needed.
 pub struct ControllerLink {
     env: Env,
     client_id: String,
-    addresses: watch::Receiver<Vec<(String, u16)>>,
+    controllers: watch::Receiver<Controllers>,
     connect_timeout: Duration,
     backoff: Duration,
     timeout: Duration,
     peer: Mutex<Option<Peer>>,
     /// Serialises connecting, so that many waiting calls make one connection.
-    connecting: tokio::sync::Mutex<usize>,
+    connecting: tokio::sync::Mutex<Search>,
+}
+
+/// Which of the addresses to try next.
+#[derive(Default)]
+struct Search {
+    among: Controllers,
+    next: usize,
 }
 
 impl ControllerLink {
     /// `purpose` is part of the client id that the controller sees.
     pub fn new(env: &Env, settings: &Settings, purpose: &str) -> Arc<Self> {
-        let addresses = watch::channel(settings.quorum.addresses()).1;
-        Self::to(env, settings, purpose, addresses)
+        Self::to(env, settings, purpose, watch::channel(Controllers::of(settings)).1)
     }
 
-    /// To addresses that may become known only later.
+    /// To a controller that may become known only later, and may change.
     pub fn to(
         env: &Env,
         settings: &Settings,
         purpose: &str,
-        addresses: watch::Receiver<Vec<(String, u16)>>,
+        controllers: watch::Receiver<Controllers>,
     ) -> Arc<Self> {
         Arc::new(Self {
             env: env.clone(),
             client_id: format!("broker-{}-{purpose}", settings.node_id),
-            addresses,
+            controllers,
             connect_timeout: settings.socket_connection_setup_timeout.min(Duration::from_secs(3)),
             backoff: settings.quorum_retry_backoff.max(Duration::from_millis(20)),
             timeout: settings.request_timeout,
             peer: Mutex::new(None),
-            connecting: tokio::sync::Mutex::new(0),
+            connecting: tokio::sync::Mutex::default(),
         })
     }
 
     /// Sends a request in the newest common version, and tries again until `request.timeout.ms`.
-    pub async fn send<R: Request + Clone>(&self, request: R) -> Result<R::Response, LinkError> {
+    pub async fn send<R>(&self, request: R) -> Result<R::Response, LinkError>
+    where
+        R: Request + Clone,
+        R::Response: Decided,
+    {
         self.send_within(request, self.timeout).await
     }
 
-    pub async fn send_within<R: Request + Clone>(
+    pub async fn send_within<R>(
         &self,
         request: R,
         timeout: Duration,
-    ) -> Result<R::Response, LinkError> {
+    ) -> Result<R::Response, LinkError>
+    where
+        R: Request + Clone,
+        R::Response: Decided,
+    {
         self.retry(timeout, |peer, left| {
             let request = request.clone();
             async move { peer.call(request, left).await }
@@ -101,19 +172,9 @@ impl ControllerLink {
         .await
     }
 
-    /// One attempt, in a given version.
-    pub(super) async fn send_once<R: Request>(
-        &self,
-        version: i16,
-        request: R,
-        timeout: Duration,
-    ) -> Result<R::Response, PeerError> {
-        let peer = self.connected().await?;
-        peer.call_at(version, request, timeout).await
-    }
-
     async fn retry<T, F, Fut>(&self, timeout: Duration, mut call: F) -> Result<T, LinkError>
     where
+        T: Decided,
         F: FnMut(Peer, Duration) -> Fut,
         Fut: Future<Output = Result<T, PeerError>>,
     {
@@ -121,7 +182,20 @@ impl ControllerLink {
         loop {
             let left = deadline.saturating_duration_since(self.env.clock.now());
             let attempt = async { call(self.connected().await?, left).await };
-            let error = match tokio::time::timeout_at(deadline, attempt).await {
+            let outcome = tokio::select! {
+                biased;
+                outcome = tokio::time::timeout_at(deadline, attempt) => outcome,
+                // The one that was asked does not lead any more, or never answers.
+                () = self.leader_changed() => continue,
+            };
+            let error = match outcome {
+                Ok(Ok(answer)) if answer.is_misdirected() => {
+                    self.misdirected().await;
+                    if self.env.clock.now() + self.backoff >= deadline {
+                        return Ok(answer);
+                    }
+                    "the node that was asked is not the active controller".to_owned()
+                }
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error @ (PeerError::Unreadable(..) | PeerError::Unsupported(..)))) => {
                     return Err(LinkError::Unreadable(error.to_string()));
@@ -137,21 +211,45 @@ impl ControllerLink {
         }
     }
 
+    /// Returns when another leader is known than at the time of the call.
+    async fn leader_changed(&self) {
+        let mut controllers = self.controllers.clone();
+        let before = controllers.borrow_and_update().leader.clone();
+        let other = |now: &Controllers| now.leader.is_some() && now.leader != before;
+        if controllers.wait_for(other).await.is_err() {
+            // Nobody will ever tell.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The node that was asked is not the active controller: the next one is.
+    async fn misdirected(&self) {
+        let mut search = self.connecting.lock().await;
+        search.next += 1;
+        self.close();
+    }
+
     /// The connection, made if there is none.
     async fn connected(&self) -> Result<Peer, PeerError> {
+        let mut search = self.connecting.lock().await;
+        let controllers = self.controllers.borrow().clone();
+        if search.among != controllers {
+            let (host, port) = controllers.leader.clone().unwrap_or_default();
+            let leads = |peer: &Peer| peer.name() == format!("{host}:{port}");
+            if controllers.leader.is_some() && !self.open_peer().is_some_and(|peer| leads(&peer)) {
+                self.close();
+            }
+            *search = Search { among: controllers, next: 0 };
+        }
         if let Some(peer) = self.open_peer() {
             return Ok(peer);
         }
-        let mut next = self.connecting.lock().await;
-        if let Some(peer) = self.open_peer() {
-            return Ok(peer);
-        }
-        let addresses = self.addresses.borrow().clone();
+        let addresses: Vec<_> = search.among.addresses().cloned().collect();
         if addresses.is_empty() {
             let error = std::io::Error::other("no address of a controller is known");
             return Err(PeerError::Connect("controller".into(), error));
         }
-        let (host, port) = &addresses[*next % addresses.len()];
+        let (host, port) = &addresses[search.next % addresses.len()];
         let connecting =
             Peer::connect(&self.env, host, *port, &self.client_id, self.connect_timeout);
         match connecting.await {
@@ -160,7 +258,7 @@ impl ControllerLink {
                 Ok(peer)
             }
             Err(error) => {
-                *next += 1;
+                search.next += 1;
                 Err(error)
             }
         }
@@ -227,6 +325,12 @@ pub fn is_forwardable(api: ApiKey) -> bool {
             | ApiKey::AlterConfigs
             | ApiKey::IncrementalAlterConfigs
             | ApiKey::ElectLeaders
+            | ApiKey::AlterPartitionReassignments
+            | ApiKey::ListPartitionReassignments
+            | ApiKey::UnregisterBroker
+            | ApiKey::UpdateFeatures
             | ApiKey::DescribeQuorum
+            | ApiKey::AddRaftVoter
+            | ApiKey::RemoveRaftVoter
     )
 }

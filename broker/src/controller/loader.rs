@@ -10,7 +10,8 @@ use crate::types::Offset;
 use crate::wire::metadata::Record;
 use crate::wire::metadata::control::Control;
 
-/// Replays batches in order.
+/// Replays batches in order. Cheap to clone, as the image is.
+#[derive(Clone)]
 pub struct Loader {
     image: Image,
     delta: Delta,
@@ -34,6 +35,11 @@ impl Loader {
     /// The image with all that was replayed, an unfinished transaction included.
     pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// A metadata transaction has begun and not ended.
+    pub fn in_transaction(&self) -> bool {
+        self.before.is_some()
     }
 
     /// The offset after the last one that was replayed.

@@ -1,20 +1,24 @@
 //! decide → records → replay: topics, partitions, brokers, configs, and the image they make.
 //!
 //! A request becomes records by a pure function of the image ([`topics`], [`configs`], [`isr`],
-//! [`brokers`], [`producer_ids`], with [`placement`] and [`election`] below them); the records are
+//! [`leaders`], [`reassignments`], [`directories`], [`features`], [`brokers`], [`producer_ids`],
+//! with [`placement`] and [`election`] below them); the records are
 //! appended to the metadata log and committed; [`replay`] changes the image. Every broker replays
 //! the same log into its own image.
 
+pub mod active;
 pub mod brokers;
 pub mod configs;
 pub mod contact;
 pub mod decision;
+pub mod directories;
 pub mod driver;
 pub mod election;
+pub mod features;
 pub mod fetch;
-pub mod follower;
 pub mod image;
 pub mod isr;
+pub mod leaders;
 pub mod lifecycle;
 pub mod link;
 pub mod loader;
@@ -22,23 +26,30 @@ pub mod metadata;
 pub mod partitions;
 pub mod placement;
 pub mod producer_ids;
+pub mod reassignments;
+pub mod registration;
 pub mod replay;
+pub mod replica;
 pub mod rules;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_admin;
+#[cfg(test)]
 mod tests_follow;
+#[cfg(test)]
+mod tests_quorum;
 pub mod topics;
 
 pub use decision::{ConfigRules, Decision, EffectiveConfig, View};
 pub use driver::{Controller, Start};
 pub use fetch::serve_metadata_fetch;
-pub use follower::{Follow, MetadataFollower};
 pub use image::{
     BrokerImage, Config, ControllerImage, Endpoint, Image, PartitionImage, ResourceType,
     SupportedFeature, TopicImage,
 };
 pub use lifecycle::{Join, Lifecycle, Stage};
-pub use link::ControllerLink;
+pub use link::{ControllerLink, Controllers};
 pub use metadata::{Listener, Metadata};
 pub use replay::Delta;

@@ -54,6 +54,7 @@ impl Cluster {
             cluster_id: "cluster",
             directory_id: Uuid::from_u128(1 << 100),
             metadata: metadata.clone(),
+            controllers: tokio::sync::watch::Sender::new(Controllers::of(&settings)),
             stop: stop.clone(),
             on_fault: Box::new(|fault| panic!("{fault}")),
         })
@@ -163,7 +164,7 @@ impl Cluster {
     }
 
     async fn image(&self) -> Arc<Image> {
-        let end = *self.controller.high_watermark.borrow() - 1;
+        let end = self.controller.high_watermark() - 1;
         self.metadata.applied().wait_for(|offset| *offset >= end).await.unwrap();
         self.metadata.image()
     }
@@ -393,10 +394,10 @@ async fn an_observer_gets_what_is_committed_and_learns_where_it_parted() {
     cluster.brokers(0..1).await;
     cluster.stop.cancel();
     let cluster = Cluster::start(dir.path()).await;
-    let end = cluster.controller.log.end_offset();
+    let end = cluster.controller.quorum().log().end_offset();
     let fetch = |offset: i64, epoch: i32, cluster_id: &'static str| {
         let partition = FetchPartition::default()
-            .with_current_leader_epoch(-1)
+            .with_current_leader_epoch(2)
             .with_fetch_offset(offset)
             .with_last_fetched_epoch(epoch)
             .with_partition_max_bytes(1 << 20);
@@ -410,20 +411,17 @@ async fn an_observer_gets_what_is_committed_and_learns_where_it_parted() {
         let controller = cluster.controller.clone();
         async move { serve_metadata_fetch(&controller, &request).await }
     };
-    let all = fetch(0, -1, "cluster").await.responses[0].partitions[0].clone();
+    let all = fetch(0, 0, "cluster").await.responses[0].partitions[0].clone();
     let batches = decode(all.records.as_deref().unwrap()).unwrap();
     assert_eq!(batches.last().unwrap().last_offset + 1, end);
     assert_eq!((all.high_watermark, all.current_leader.leader_epoch), (end, 2));
-    // Kafka's empty log has last epoch 0.
-    let all_again = fetch(0, 0, "cluster").await.responses[0].partitions[0].clone();
-    assert_eq!(all_again.records, all.records);
     let none = fetch(end, 2, "cluster").await.responses[0].partitions[0].clone();
     assert_eq!((none.error_code, none.records.map(|it| it.len())), (0, Some(0)));
     // More of epoch 1 than the controller has.
     let parted = fetch(end, 1, "cluster").await.responses[0].partitions[0].clone();
     assert_eq!(parted.diverging_epoch.epoch, 1);
-    assert_eq!(parted.diverging_epoch.end_offset, end - 2);
-    let other = fetch(0, -1, "other").await;
+    assert_eq!(parted.diverging_epoch.end_offset, end - 1);
+    let other = fetch(0, 0, "other").await;
     assert_eq!(other.error_code, ErrorCode::InconsistentClusterId.code());
     cluster.stop.cancel();
 }
@@ -525,11 +523,10 @@ async fn features_of_a_foreign_log_that_are_not_built_are_lowered_at_the_start()
     first.finalize(decision::ELR_FEATURE, 1).await;
     first.stop.cancel();
     let second = Cluster::start(dir.path()).await;
-    let mut applied = second.metadata.applied();
-    applied.wait_for(|offset| *offset >= 0).await.unwrap();
-    assert_eq!(second.metadata.image().feature("transaction.version"), 0);
-    assert_eq!(second.metadata.image().feature("metadata.version"), 30);
-    assert_eq!(second.metadata.image().feature(decision::ELR_FEATURE), 1);
+    let image = second.image().await;
+    assert_eq!(image.feature("transaction.version"), 0);
+    assert_eq!(image.feature("metadata.version"), 30);
+    assert_eq!(image.feature(decision::ELR_FEATURE), 1);
     second.stop.cancel();
 }
 

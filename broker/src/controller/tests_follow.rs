@@ -119,6 +119,7 @@ async fn start_controller(dir: &std::path::Path) -> (Arc<Controller>, u16, Cance
         cluster_id: "cluster",
         directory_id: Uuid::from_u128(1 << 100),
         metadata,
+        controllers: tokio::sync::watch::Sender::new(Controllers::of(&settings)),
         stop: stop.clone(),
         on_fault: Box::new(|fault| panic!("{fault}")),
     })
@@ -132,6 +133,7 @@ struct Node {
     metadata: Arc<Metadata>,
     lifecycle: Arc<Lifecycle>,
     stop: CancellationToken,
+    _replica: Arc<Controller>,
 }
 
 impl Node {
@@ -153,12 +155,16 @@ impl Node {
         let stop = CancellationToken::new();
         let metadata = Metadata::new("cluster");
         metadata.start(stop.clone());
-        MetadataFollower::start(Follow {
+        let controllers = tokio::sync::watch::Sender::new(Controllers::of(&settings));
+        let link =
+            ControllerLink::to(&real::env(), &settings, "lifecycle", controllers.subscribe());
+        let replica = Controller::start(Start {
             env: real::env(),
             settings: &settings,
             cluster_id: "cluster",
             directory_id: Uuid::from_u128(2 << 100),
             metadata: metadata.clone(),
+            controllers,
             stop: stop.clone(),
             on_fault,
         })
@@ -168,13 +174,15 @@ impl Node {
             env: real::env(),
             settings: &settings,
             cluster_id: "cluster",
+            offline: tokio::sync::watch::channel(Vec::new()).1,
             directories: vec![Uuid::from_u128(2 << 100)],
             clean_shutdown_epoch: None,
             metadata: metadata.clone(),
+            link,
             stop: stop.clone(),
             on_fault: Box::new(|fault| panic!("{fault}")),
         });
-        Self { metadata, lifecycle, stop }
+        Self { metadata, lifecycle, stop, _replica: replica }
     }
 
     async fn until(&self, what: impl Fn(&Image) -> bool) {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::decision::{Decision, View};
 use super::image::{Config, Image, PartitionImage, ResourceType};
-use super::{configs, placement};
+use super::{configs, directories, placement};
 use crate::env::Random;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::NodeId;
@@ -29,9 +29,6 @@ use crate::wire::metadata::{ConfigRecord, Record, RemoveTopicRecord, TopicRecord
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
 /// Its fixed id: AAAAAAAAAAAAAAAAAAAAAQ.
 pub const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);
-
-/// A directory that the broker has not chosen yet.
-const UNASSIGNED: Uuid = Uuid::nil();
 
 /// More than this in one request is a mistake, and would be one huge batch.
 pub(super) const MAX_RECORDS: usize = 10_000;
@@ -288,7 +285,7 @@ pub(super) fn manual_partition(
     })
 }
 
-fn check_assignment(
+pub(super) fn check_assignment(
     image: &Image,
     replicas: &[NodeId],
     replication: Option<usize>,
@@ -338,12 +335,8 @@ pub(super) fn new_partitions(
 
 fn new_partition(image: &Image, replicas: Vec<NodeId>) -> Option<PartitionImage> {
     let isr: Vec<_> = replicas.iter().copied().filter(|id| image.is_active(*id)).collect();
-    let directory = |id: &NodeId| match image.broker(*id).map(|broker| &broker.directories[..]) {
-        Some([only]) => *only,
-        _ => UNASSIGNED,
-    };
     Some(PartitionImage {
-        directories: replicas.iter().map(directory).collect(),
+        directories: replicas.iter().map(|id| directories::default_of(image, *id)).collect(),
         leader: *isr.first()?,
         isr,
         replicas,

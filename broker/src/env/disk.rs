@@ -17,6 +17,14 @@ pub struct Entry {
     pub len: u64,
 }
 
+/// The size of a volume, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub total: u64,
+    /// What this process may still use.
+    pub available: u64,
+}
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
@@ -43,6 +51,11 @@ pub trait Disk: Send + Sync {
     /// Takes the exclusive lock `path` for the life of the returned value; `WouldBlock` when
     /// another process has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+
+    /// Of the volume that `path` is on; a disk that does not say so has no end.
+    fn space(&self, _path: &Path) -> io::Result<Space> {
+        Ok(Space { total: u64::MAX, available: u64::MAX })
+    }
 
     /// The whole content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::disk::{Entry, Open};
+use super::disk::{Entry, Open, Space};
 use super::{Blocking, Clock, Disk, DiskFile, Env, Listener, Network, Random, Stream};
 
 /// The environment of a real node.
@@ -114,6 +114,12 @@ impl Disk for RealDisk {
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let volume = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
+        Ok(Space { total: bytes(volume.f_blocks), available: bytes(volume.f_bavail) })
     }
 }
 

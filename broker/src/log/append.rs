@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
-use super::config::LogConfig;
+use super::config::{FlushPolicy, LogConfig};
 use super::partition_log::{Log, Writer};
 use super::producer_state::{self, Origin, Verdict};
 use super::segment::Segment;
-use crate::error::{ErrorCode, Fault, Refusal};
+use crate::error::{ErrorCode, Fault, Refusal, is_full};
 use crate::types::{LeaderEpoch, Millis, Offset};
 use crate::wire::records::{
     BatchMut, BatchView, Batches, MAX_DECOMPRESSED, NO_TIMESTAMP, Record, Summary, TimestampType,
@@ -178,6 +178,8 @@ impl Log {
             return Err(AppendError::Storage("the log was deleted or closed".into()));
         }
         let end = self.end.load(Ordering::Relaxed);
+        let full = self.shared.take_room(bytes.len(), self.is_internal());
+        full.map_err(AppendError::Storage)?;
         let mut appended = Appended::nothing(end, self.start_offset());
         appended.max_timestamp = Millis::MIN;
         for (index, batch) in Batches::new(bytes).map_while(Result::ok).enumerate() {
@@ -217,6 +219,12 @@ impl Log {
 
     /// Begins a new segment at `base`, at or past the end. Syncing the old one is the flusher's.
     pub(super) fn roll(&self, writer: &mut Writer, base: Offset, now: Millis) -> io::Result<()> {
+        let config = self.config.load();
+        if config.compact && config.flush == FlushPolicy::Sync {
+            // Recovery takes a gap in a compacted log for the cleaner's work, so a crash must not
+            // leave one: what follows a segment is written when that is durable.
+            writer.active.sync()?;
+        }
         let new = Segment::create(self.home.clone(), base, now)?;
         let old = std::mem::replace(&mut writer.active, new.clone());
         old.seal();
@@ -243,8 +251,7 @@ impl Log {
     /// A full disk is told to the client and may pass; any other error takes the directory offline.
     fn storage(&self, error: io::Error) -> AppendError {
         let why = format!("{}: {error}", self.dir().display());
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        if !full.contains(&error.kind()) {
+        if !is_full(&error) {
             self.shared.fail(&Fault::Disk { path: self.dir(), source: error });
         }
         AppendError::Storage(why)

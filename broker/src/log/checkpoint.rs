@@ -65,6 +65,17 @@ pub(super) fn read_offsets(disk: &dyn Disk, path: &Path) -> Result<Offsets, Faul
     Ok(offsets)
 }
 
+/// As [`read_offsets`]; none when the file is damaged. To start from nothing is slow and right.
+pub(super) fn read_offsets_or_none(disk: &dyn Disk, path: &Path) -> Result<Offsets, Fault> {
+    match read_offsets(disk, path) {
+        Err(fault @ Fault::Corrupt { .. }) => {
+            tracing::warn!(%fault, "the checkpoint is not used");
+            Ok(Offsets::new())
+        }
+        other => other,
+    }
+}
+
 pub(super) fn write_offsets(disk: &dyn Disk, path: &Path, offsets: &Offsets) -> Result<(), Fault> {
     let mut content = format!("0\n{}\n", offsets.len());
     for (at, offset) in offsets {

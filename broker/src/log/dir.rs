@@ -1,6 +1,6 @@
 //! One log directory: its identity, its lock, its checkpoints, and the logs in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,21 +14,24 @@ use uuid::Uuid;
 
 use super::checkpoint::{self, Offsets};
 use super::config::LogConfig;
+use super::identity::{self, Folder};
 use super::load::{self, Known};
 use super::meta_properties::MetaProperties;
 use super::partition_log::Log;
 use super::shared::{Shared, remove};
 use super::{flusher, tail_cache::TailCache};
+use crate::env::disk::Space;
 use crate::env::{Env, spawn};
 use crate::error::Fault;
-use crate::types::{BrokerEpoch, Millis, NodeId, Offset, TopicPartition};
+use crate::types::{BrokerEpoch, Millis, NodeId, TopicPartition};
 
 const LOCK: &str = ".lock";
-const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// How many logs are opened, or closed, at the same time.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// How often files that are due are removed.
 const TICK: Duration = Duration::from_secs(5);
+/// The same while the volume has too little room.
+const SHORT_TICK: Duration = Duration::from_secs(1);
 /// producer.id.expiration.check.interval.ms
 const EXPIRY_EVERY: Millis = 600_000;
 
@@ -42,20 +45,24 @@ pub struct LogDirOptions {
     pub tail_cache: Arc<TailCache>,
     /// log.flush.offset.checkpoint.interval.ms
     pub checkpoint_every: Millis,
+    /// ottla.log.reserve.bytes
+    pub reserve_bytes: i64,
 }
 
 /// One of `log.dirs`, in use by this process alone.
 pub struct LogDir {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     meta: MetaProperties,
     options: LogDirOptions,
     logs: Mutex<BTreeMap<TopicPartition, Arc<Log>>>,
-    /// One folder is made at a time; `logs` is not held for so long.
-    creating: Mutex<()>,
+    /// Found on the disk, and not opened so far.
+    pub(super) unopened: Mutex<BTreeSet<TopicPartition>>,
+    /// One folder is made, renamed or removed at a time; `logs` is not held for so long.
+    changing: Mutex<()>,
     /// The broker epoch of the run that ended cleanly, if the last one did.
     clean: Option<BrokerEpoch>,
     /// The log start offsets as they are in the file.
-    starts: Mutex<Offsets>,
+    pub(super) starts: Mutex<Offsets>,
     /// As the last run left them.
     high_watermarks: Offsets,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -74,19 +81,21 @@ impl LogDir {
             }
             _ => Fault::Disk { path: path.join(LOCK), source: error },
         })?;
-        let meta = identify(&env, &options)?;
-        let points = checkpoint::read_offsets(disk, &path.join(checkpoint::RECOVERY_POINTS))?;
-        let starts = checkpoint::read_offsets(disk, &path.join(checkpoint::LOG_STARTS))?;
-        let high_watermarks =
-            checkpoint::read_offsets(disk, &path.join(checkpoint::HIGH_WATERMARKS))?;
-        let clean = read_clean_shutdown(&env, &path);
-        let shared = Shared::new(env, path, options.tail_cache.clone(), points);
+        let meta = identity::identify(&env, &options)?;
+        let offsets = |name| checkpoint::read_offsets_or_none(disk, &path.join(name));
+        let points = offsets(checkpoint::RECOVERY_POINTS)?;
+        let starts = offsets(checkpoint::LOG_STARTS)?;
+        let high_watermarks = offsets(checkpoint::HIGH_WATERMARKS)?;
+        let clean = identity::read_clean_shutdown(&env, &path);
+        let (cache, reserve) = (options.tail_cache.clone(), options.reserve_bytes);
+        let shared = Shared::new(env, path, cache, points, reserve);
         Ok(Arc::new(Self {
             shared,
             meta,
             options,
             logs: Mutex::default(),
-            creating: Mutex::default(),
+            unopened: Mutex::default(),
+            changing: Mutex::default(),
             clean,
             starts: Mutex::new(starts),
             high_watermarks,
@@ -95,76 +104,109 @@ impl LogDir {
         }))
     }
 
-    /// Opens all logs in the directory, several at a time, and starts the flusher and the
-    /// housekeeping. Folders of deleted topics are removed.
-    pub async fn load_all<F>(self: &Arc<Self>, config: F) -> Result<Vec<Arc<Log>>, Fault>
-    where
-        F: Fn(&TopicPartition) -> LogConfig + Send + Sync + 'static,
-    {
-        let (me, env) = (self.clone(), &self.shared.env);
-        let found = env.blocking(move || me.find_partitions()).await?;
-        let config = Arc::new(config);
-        let mut opening = futures::stream::iter(found)
-            .map(|partition| {
-                let (me, config) = (self.clone(), config.clone());
-                env.blocking(move || {
-                    let config = config(&partition);
-                    let known = me.known(&partition);
-                    load::open(&me.shared, partition, config, known)
-                })
-            })
-            .buffered(AT_ONCE);
-        let mut logs = Vec::new();
-        while let Some(log) = opening.next().await {
-            logs.push(log?);
-        }
-        drop(opening);
+    /// Looks which partitions are there, removes the folders of deleted ones, and starts the
+    /// flusher and the housekeeping. No log is opened.
+    pub async fn start(self: &Arc<Self>) -> Result<(), Fault> {
         let me = self.clone();
-        env.blocking(move || me.forget_clean_shutdown()).await?;
-        let by_partition = logs.iter().map(|log| (log.partition.clone(), log.clone()));
-        self.logs.lock().extend(by_partition);
-        self.start_tasks();
-        Ok(logs)
-    }
-
-    fn start_tasks(self: &Arc<Self>) {
+        let find = move || {
+            me.find_partitions()?;
+            me.forget_clean_shutdown()
+        };
+        self.shared.env.blocking(find).await?;
         let flusher = spawn(flusher::run(self.shared.clone()));
         let keeper = spawn(housekeeping(Arc::downgrade(self), self.shared.env.clone()));
         self.tasks.lock().extend([flusher, keeper]);
+        Ok(())
     }
 
-    /// For tests that do the tasks' work themselves.
-    #[cfg(test)]
     pub(super) fn stop_tasks(&self) {
         self.tasks.lock().drain(..).for_each(|task| task.abort());
     }
 
-    fn find_partitions(&self) -> Result<Vec<TopicPartition>, Fault> {
+    fn find_partitions(&self) -> Result<(), Fault> {
         let path = &self.shared.path;
         let entries = self.shared.env.disk.list(path).map_err(Fault::disk(path))?;
-        let mut found = Vec::new();
+        let mut found = BTreeSet::new();
         for entry in entries.into_iter().filter(|entry| entry.is_dir) {
-            if entry.name.ends_with("-delete") {
-                remove(&self.shared.env, &path.join(&entry.name));
-            } else if entry.name.ends_with("-future") || entry.name.ends_with("-stray") {
-                tracing::warn!(folder = entry.name, "ignored a folder that Kafka set aside");
-            } else if entry.name == crate::raft::log::FOLDER {
-                // The metadata log is kept by `raft`, which needs it before any other log is open.
-            } else if let Some(partition) = parse_folder(&entry.name) {
-                found.push(partition);
-            } else {
-                tracing::warn!(folder = entry.name, "ignored a folder that is no partition");
+            match Folder::of(&entry.name) {
+                Folder::Partition(partition) => {
+                    found.insert(partition);
+                }
+                Folder::Deleted => remove(&self.shared.env, &path.join(&entry.name)),
+                Folder::Metadata => {}
+                Folder::Future(_) => {
+                    tracing::warn!(folder = entry.name, "ignored a replica that was being moved");
+                }
+                Folder::Stray => {
+                    tracing::warn!(folder = entry.name, "set aside: belongs to no replica here");
+                }
+                Folder::Unknown => {
+                    tracing::warn!(folder = entry.name, "ignored a folder that is no partition");
+                }
             }
         }
-        Ok(found)
+        *self.unopened.lock() = found;
+        Ok(())
     }
 
-    fn known(&self, partition: &TopicPartition) -> Known {
-        Known {
+    /// In the order of their names.
+    pub fn unopened(&self) -> Vec<TopicPartition> {
+        self.unopened.lock().iter().cloned().collect()
+    }
+
+    /// Blocking. The topic that the partition on the disk belongs to, if it says so.
+    pub fn topic_id(&self, partition: &TopicPartition) -> Result<Option<Uuid>, Fault> {
+        if let Some(log) = self.log(partition) {
+            return Ok(log.topic_id());
+        }
+        let path = self.path().join(partition.to_string()).join(checkpoint::PARTITION_METADATA);
+        checkpoint::read_topic_id(&*self.shared.env.disk, &path)
+    }
+
+    /// Blocking. Opens a log that was found on the disk. `None`: there is none.
+    pub fn open_log(
+        &self,
+        partition: &TopicPartition,
+        config: LogConfig,
+    ) -> Result<Option<Arc<Log>>, Fault> {
+        if let Some(log) = self.log(partition) {
+            return Ok(Some(log));
+        }
+        if !self.unopened.lock().contains(partition) {
+            return Ok(None);
+        }
+        let known = Known {
             clean: self.clean.is_some(),
             recovery_point: self.shared.recovery_points.lock().get(partition).copied().unwrap_or(0),
             start: self.starts.lock().get(partition).copied().unwrap_or(0),
+        };
+        let folder = partition.to_string();
+        let log = load::open(&self.shared, partition.clone(), &folder, config, known)
+            .inspect_err(|fault| self.shared.fail_if_broken(fault))?;
+        let mut logs = self.logs.lock();
+        // Somebody else may have opened it meanwhile.
+        let log = logs.entry(partition.clone()).or_insert(log).clone();
+        self.unopened.lock().remove(partition);
+        Ok(Some(log))
+    }
+
+    /// Opens all logs that were found, several at a time.
+    pub async fn open_all<F>(self: &Arc<Self>, config: F) -> Result<Vec<Arc<Log>>, Fault>
+    where
+        F: Fn(&TopicPartition) -> LogConfig,
+    {
+        let wanted = self.unopened().into_iter().map(|id| (config(&id), id));
+        let mut opening = futures::stream::iter(wanted)
+            .map(|(config, partition)| {
+                let me = self.clone();
+                self.shared.env.blocking(move || me.open_log(&partition, config))
+            })
+            .buffered(AT_ONCE);
+        let mut logs = Vec::new();
+        while let Some(log) = opening.next().await {
+            logs.extend(log?);
         }
+        Ok(logs)
     }
 
     pub fn path(&self) -> &Path {
@@ -182,6 +224,24 @@ impl LogDir {
     /// The broker epoch of the last run, if that ended with a clean shutdown (KIP-966).
     pub fn clean_shutdown_epoch(&self) -> Option<BrokerEpoch> {
         self.clean
+    }
+    pub fn why_offline(&self) -> Option<Arc<str>> {
+        self.shared.why_offline()
+    }
+    pub fn take_offline(&self, fault: &Fault) {
+        self.shared.fail(fault);
+    }
+    /// Of the volume; `None` when it does not say.
+    pub fn space(&self) -> Option<Space> {
+        self.shared.room.ask(&*self.shared.env.disk, self.path())
+    }
+    /// The partition is here, opened or not.
+    pub fn holds(&self, partition: &TopicPartition) -> bool {
+        self.logs.lock().contains_key(partition) || self.unopened.lock().contains(partition)
+    }
+    /// How many are here, opened or not.
+    pub fn partitions(&self) -> usize {
+        self.logs.lock().len() + self.unopened.lock().len()
     }
     /// Tells when the directory goes offline, and why. It never comes back in this process.
     pub fn offline(&self) -> watch::Receiver<Option<Arc<str>>> {
@@ -205,8 +265,8 @@ impl LogDir {
         if let Some(why) = self.shared.why_offline() {
             return Err(Fault::Start(format!("{}: offline: {why}", self.path().display())));
         }
-        let _one_at_a_time = self.creating.lock();
-        let log = if let Some(log) = self.log(partition) {
+        let _one_at_a_time = self.changing.lock();
+        let log = if let Some(log) = self.open_log(partition, config.clone())? {
             log
         } else {
             let dir = self.path().join(partition.to_string());
@@ -214,7 +274,8 @@ impl LogDir {
             disk.create_dir_all(&dir).map_err(Fault::disk(&dir))?;
             disk.sync_dir(self.path()).map_err(Fault::disk(self.path()))?;
             let known = Known { clean: true, ..Known::default() };
-            let log = load::open(&self.shared, partition.clone(), config, known)?;
+            let folder = partition.to_string();
+            let log = load::open(&self.shared, partition.clone(), &folder, config, known)?;
             self.logs.lock().insert(partition.clone(), log.clone());
             // Makes the names of its files durable.
             log.mark_dirty();
@@ -228,120 +289,85 @@ impl LogDir {
 
     /// Blocking. The log is gone at once for everybody, its files after `file.delete.delay.ms`.
     pub fn delete(&self, partition: &TopicPartition) -> Result<bool, Fault> {
-        let _not_while_one_is_made = self.creating.lock();
+        let _one_at_a_time = self.changing.lock();
         let Some(log) = self.logs.lock().remove(partition) else { return Ok(false) };
+        let to = self.rename(&log, identity::DELETED)?;
+        let due = self.shared.env.clock.wall_ms() + log.config().file_delete_delay_ms;
+        self.shared.remove_later([to], due);
+        Ok(true)
+    }
+
+    /// Blocking. As [`Self::delete`], but the folder stays, for a person to look at.
+    pub fn set_aside(&self, partition: &TopicPartition) -> Result<bool, Fault> {
+        let _one_at_a_time = self.changing.lock();
+        let open = self.logs.lock().remove(partition);
+        if let Some(log) = open {
+            self.rename(&log, identity::STRAY)?;
+            return Ok(true);
+        }
+        if !self.unopened.lock().remove(partition) {
+            return Ok(false);
+        }
+        let from = self.path().join(partition.to_string());
+        self.rename_folder(&from, partition, identity::STRAY)?;
+        Ok(true)
+    }
+
+    /// Nobody uses the log any more; its folder gets a name that ends with `suffix`.
+    fn rename(&self, log: &Log, suffix: &str) -> Result<PathBuf, Fault> {
         let _no_flush = log.flushing.lock();
         let _no_append = log.writer.lock();
         log.deleted.store(true, Ordering::Release);
         log.tail.clear();
-        let id = self.shared.env.random.uuid().simple().to_string();
-        let suffix = format!(".{id}-delete");
-        let mut name = partition.to_string();
-        // A file name has 255 bytes at most.
-        name.truncate(255 - suffix.len());
-        let to = self.path().join(name + &suffix);
-        let from = log.dir();
+        let to = self.rename_folder(&log.dir(), &log.partition, suffix)?;
+        log.home.dir.write().clone_from(&to);
+        Ok(to)
+    }
+
+    fn rename_folder(
+        &self,
+        from: &Path,
+        partition: &TopicPartition,
+        suffix: &str,
+    ) -> Result<PathBuf, Fault> {
+        let to = self.path().join(identity::renamed(&self.shared.env, partition, suffix));
         let disk = &*self.shared.env.disk;
-        disk.rename(&from, &to)
+        disk.rename(from, &to)
             .and_then(|()| disk.sync_dir(self.path()))
             .map_err(Fault::disk(from))
-            .inspect_err(|fault| self.shared.fail(fault))?;
-        log.home.dir.write().clone_from(&to);
-        let due = self.shared.env.clock.wall_ms() + log.config().file_delete_delay_ms;
-        self.shared.remove_later([to], due);
-        Ok(true)
+            .inspect_err(|fault| self.shared.fail_unless_full(fault))?;
+        Ok(to)
     }
 
     /// The high watermarks that the last run left behind.
     pub fn high_watermarks(&self) -> &Offsets {
         &self.high_watermarks
     }
-    /// Blocking. Replaces the checkpoint of the high watermarks.
+    /// Blocking. Replaces the checkpoint of the high watermarks with those of `offsets` that are of
+    /// partitions here. What nobody has opened yet keeps what it had.
     pub fn write_high_watermarks(&self, offsets: &Offsets) -> Result<(), Fault> {
+        let mut all: Offsets = {
+            let logs = self.logs.lock();
+            let ours = offsets.iter().filter(|(id, _)| logs.contains_key(*id));
+            ours.map(|(id, offset)| (id.clone(), *offset)).collect()
+        };
+        for id in &*self.unopened.lock() {
+            if let Some(offset) = self.high_watermarks.get(id) {
+                all.insert(id.clone(), *offset);
+            }
+        }
         let path = self.path().join(checkpoint::HIGH_WATERMARKS);
-        checkpoint::write_offsets(&*self.shared.env.disk, &path, offsets)
-    }
-
-    /// Blocking. Writes the recovery points and log start offsets if they changed.
-    pub fn checkpoint(&self) -> Result<(), Fault> {
-        let logs = self.logs();
-        let mut points = Offsets::new();
-        let mut starts = Offsets::new();
-        for log in &logs {
-            let start = log.start_offset();
-            let first = log.segments.load().first_key_value().map_or(0, |(base, _)| *base);
-            if start > first {
-                starts.insert(log.partition.clone(), start);
-            }
-            let point = log.recovery_point();
-            let before = self.shared.recovery_points.lock().get(&log.partition).copied();
-            if before != Some(point) {
-                // Recovery begins in the index of the active segment, so that must be there.
-                log.persist_indexes()?;
-            }
-            points.insert(log.partition.clone(), point);
-        }
-        let mut written = self.shared.recovery_points.lock();
-        for (partition, point) in &mut points {
-            // A truncation between may have lowered it.
-            if let Some(log) = self.log(partition) {
-                *point = log.recovery_point().min(*point);
-            }
-        }
-        if *written != points {
-            self.shared.write_recovery_points(&points)?;
-            *written = points;
-        }
-        drop(written);
-        let mut written = self.starts.lock();
-        if *written != starts {
-            let path = self.path().join(checkpoint::LOG_STARTS);
-            checkpoint::write_offsets(&*self.shared.env.disk, &path, &starts)?;
-            *written = starts;
-        }
-        Ok(())
-    }
-
-    /// Syncs and closes all logs, writes all checkpoints and last the marker, which makes the next
-    /// start instant. Logs refuse appends from here on.
-    pub async fn shut_down_cleanly(self: &Arc<Self>, epoch: BrokerEpoch) -> Result<(), Fault> {
-        for task in self.tasks.lock().drain(..) {
-            task.abort();
-        }
-        let env = &self.shared.env;
-        futures::stream::iter(self.logs())
-            .for_each_concurrent(AT_ONCE, |log| env.blocking(move || log.close()))
-            .await;
-        if let Some(why) = self.shared.why_offline() {
-            return Err(Fault::Start(format!("not shut down cleanly: {why}")));
-        }
-        let me = self.clone();
-        env.blocking(move || {
-            me.checkpoint()?;
-            let path = me.path().join(CLEAN_SHUTDOWN);
-            let content = format!("{{\"version\":0,\"brokerEpoch\":{epoch}}}");
-            let disk = &*me.shared.env.disk;
-            disk.write_atomically(&path, content.as_bytes()).map_err(Fault::disk(path))
-        })
-        .await
-    }
-
-    fn forget_clean_shutdown(&self) -> Result<(), Fault> {
-        let path = self.path().join(CLEAN_SHUTDOWN);
-        let disk = &*self.shared.env.disk;
-        if !disk.exists(&path) {
-            return Ok(());
-        }
-        disk.remove_file(&path).and_then(|()| disk.sync_dir(self.path())).map_err(Fault::disk(path))
+        checkpoint::write_offsets(&*self.shared.env.disk, &path, &all)
     }
 
     fn keep_house(&self, now: Millis, checkpoint: bool, expire: bool) {
         self.shared.remove_due(now);
+        self.shared.look_for_room();
         if self.shared.why_offline().is_some() {
             return;
         }
         if checkpoint && let Err(fault) = self.checkpoint() {
-            self.shared.fail(&fault);
+            self.shared.fail_unless_full(&fault);
         }
         if expire {
             self.logs().iter().for_each(|log| log.expire_producers(now));
@@ -359,8 +385,9 @@ impl Drop for LogDir {
 
 async fn housekeeping(dir: std::sync::Weak<LogDir>, env: Env) {
     let (mut checkpointed, mut expired) = (env.clock.wall_ms(), env.clock.wall_ms());
+    let mut tick = TICK;
     loop {
-        env.clock.sleep(TICK).await;
+        env.clock.sleep(tick).await;
         let Some(dir) = dir.upgrade() else { return };
         let now = env.clock.wall_ms();
         let checkpoint = now - checkpointed >= dir.options.checkpoint_every;
@@ -371,91 +398,10 @@ async fn housekeeping(dir: std::sync::Weak<LogDir>, env: Env) {
         if expire {
             expired = now;
         }
-        env.blocking(move || dir.keep_house(now, checkpoint, expire)).await;
-    }
-}
-
-fn identify(env: &Env, options: &LogDirOptions) -> Result<MetaProperties, Fault> {
-    let path = &options.path;
-    let Some(meta) = MetaProperties::read(&*env.disk, path)? else {
-        let meta = MetaProperties {
-            cluster_id: options.cluster_id.clone(),
-            node_id: options.node_id,
-            directory_id: env.random.uuid(),
+        let enough = move || {
+            dir.keep_house(now, checkpoint, expire);
+            dir.shared.room.is_enough(false)
         };
-        meta.write(&*env.disk, path)?;
-        return Ok(meta);
-    };
-    let wrong = |what: &str, theirs: &str, ours: &str| {
-        Fault::Start(format!(
-            "{}: the log directory belongs to {what} {theirs}, not to {ours}",
-            path.display()
-        ))
-    };
-    if meta.cluster_id != options.cluster_id {
-        return Err(wrong("cluster", &meta.cluster_id, &options.cluster_id));
-    }
-    if meta.node_id != options.node_id {
-        return Err(wrong("node", &meta.node_id.to_string(), &options.node_id.to_string()));
-    }
-    Ok(meta)
-}
-
-/// The marker's broker epoch; -1 when it has none that can be read, as an older Kafka leaves it.
-fn read_clean_shutdown(env: &Env, dir: &Path) -> Option<BrokerEpoch> {
-    let path = dir.join(CLEAN_SHUTDOWN);
-    if !env.disk.exists(&path) {
-        return None;
-    }
-    let content = env.disk.read(&path).unwrap_or_default();
-    let content = String::from_utf8_lossy(&content).into_owned();
-    let epoch = content.split("\"brokerEpoch\"").nth(1).and_then(|rest| {
-        let digits = rest.trim_start_matches([':', ' ']);
-        let length = digits.find(|c: char| c != '-' && !c.is_ascii_digit());
-        digits[..length.unwrap_or(digits.len())].parse().ok()
-    });
-    Some(epoch.unwrap_or(-1))
-}
-
-/// `<topic>-<partition>`
-fn parse_folder(name: &str) -> Option<TopicPartition> {
-    let (topic, partition) = name.rsplit_once('-')?;
-    let partition: u32 = partition.parse().ok()?;
-    let partition = i32::try_from(partition).ok()?;
-    (!topic.is_empty()).then(|| TopicPartition::new(topic, partition))
-}
-
-impl Log {
-    /// Of the segments that are not closed: what the recovery point covers must not need them anew.
-    pub(super) fn persist_indexes(&self) -> Result<(), Fault> {
-        let _one_at_a_time = self.flushing.lock();
-        let (active, sealed) = {
-            let writer = self.writer.lock();
-            (writer.active.clone(), writer.unsynced.clone())
-        };
-        sealed
-            .iter()
-            .chain([&active])
-            .try_for_each(|segment| segment.persist_indexes())
-            .map_err(Fault::disk(self.dir()))
-    }
-
-    /// Nothing is appended any more; all is on the disk, with a snapshot of the producers.
-    fn close(&self) {
-        {
-            let mut writer = self.writer.lock();
-            self.closed.store(true, Ordering::Release);
-            let end: Offset = writer.producers.end;
-            if end > writer.producers.snapshot_at {
-                let snapshot = super::producer_state::encode(writer.producers.producers());
-                writer.snapshots.push((end, snapshot));
-                writer.producers.snapshot_at = end;
-            }
-            writer.active.seal();
-        }
-        self.flush(true);
-        if let Err(fault) = self.persist_indexes() {
-            self.shared.fail(&fault);
-        }
+        tick = if env.blocking(enough).await { TICK } else { SHORT_TICK };
     }
 }

@@ -47,6 +47,11 @@ impl Epochs {
         self.dirty = true;
     }
 
+    /// What the file lacks, if it lacks anything.
+    pub(super) fn take_dirty(&mut self) -> Option<Vec<(LeaderEpoch, Offset)>> {
+        std::mem::take(&mut self.dirty).then(|| self.entries())
+    }
+
     pub(super) fn latest(&self) -> Option<LeaderEpoch> {
         self.starts.last_key_value().map(|(epoch, _)| *epoch)
     }

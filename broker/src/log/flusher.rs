@@ -13,8 +13,10 @@ use futures::StreamExt;
 use super::checkpoint;
 use super::config::FlushPolicy;
 use super::partition_log::Log;
+use super::segment::Segment;
 use super::shared::Shared;
 use crate::error::Fault;
+use crate::types::{LeaderEpoch, Offset};
 
 /// So many files are synced at the same time: a device has a queue, and one slow log holds up few.
 const AT_ONCE: usize = 8;
@@ -62,52 +64,84 @@ impl Log {
                 }
             }
             Ok(None) => {}
+            // No record is lost by that: what found no room was put back.
+            Err(fault) if fault.is_full() => {
+                tracing::warn!(%fault, "no room on the volume; tried again later");
+                self.me.upgrade().into_iter().for_each(|me| self.shared.try_later(me));
+            }
             Err(fault) => self.shared.fail(&fault),
         }
     }
 
     /// Returns the new recovery point, if it moved.
     fn sync(&self, everything: bool) -> Result<Option<i64>, Fault> {
-        let (end, active, sealed, snapshots, names) = {
+        let (work, end) = {
             let mut writer = self.writer.lock();
-            (
-                self.end_offset(),
-                writer.active.clone(),
-                std::mem::take(&mut writer.unsynced),
-                std::mem::take(&mut writer.snapshots),
-                std::mem::take(&mut writer.names),
-            )
+            let work = Work {
+                active: writer.active.clone(),
+                sealed: std::mem::take(&mut writer.unsynced),
+                snapshots: std::mem::take(&mut writer.snapshots),
+                names: std::mem::take(&mut writer.names),
+                epochs: self.epochs.lock().take_dirty(),
+            };
+            (work, self.end_offset())
         };
-        let epochs = {
-            let mut epochs = self.epochs.lock();
-            std::mem::take(&mut epochs.dirty).then(|| epochs.entries())
-        };
-        let disk = &*self.home.disk;
-        for (at, bytes) in snapshots {
-            let path = self.home.path(at, "snapshot");
-            disk.write_atomically(&path, &bytes).map_err(Fault::disk(path))?;
-        }
-        for segment in &sealed {
-            segment.persist().map_err(Fault::disk(self.dir()))?;
-        }
-        let policy = self.config.load().flush;
         let before = self.flushed.load(Ordering::Acquire);
-        let mut durable = active.base.min(end).max(before);
-        if (everything || policy == FlushPolicy::Sync) && end > durable {
-            active.file().and_then(|file| file.sync()).map_err(Fault::disk(self.dir()))?;
+        let mut durable = work.active.base.min(end).max(before);
+        let policy = self.config.load().flush;
+        let sync_active = (everything || policy == FlushPolicy::Sync) && end > durable;
+        if let Err(fault) = self.carry_out(&work, sync_active) {
+            self.put_back(work);
+            return Err(fault);
+        }
+        if sync_active {
             durable = end;
         }
-        if names {
-            active.write_index_files().map_err(Fault::disk(self.dir()))?;
-            let dir = self.dir();
-            disk.sync_dir(&dir).map_err(Fault::disk(dir))?;
-        }
-        if let Some(entries) = epochs {
-            checkpoint::write_epochs(disk, &self.home.file(checkpoint::EPOCHS), &entries)?;
-        }
-        for segment in sealed {
+        for segment in work.sealed {
             segment.close();
         }
         Ok((durable > before).then_some(durable))
     }
+
+    fn carry_out(&self, work: &Work, sync_active: bool) -> Result<(), Fault> {
+        let disk = &*self.home.disk;
+        for (at, bytes) in &work.snapshots {
+            let path = self.home.path(*at, "snapshot");
+            disk.write_atomically(&path, bytes).map_err(Fault::disk(path))?;
+        }
+        for segment in &work.sealed {
+            segment.sync().map_err(Fault::disk(self.dir()))?;
+            segment.persist_indexes().map_err(Fault::disk(self.dir()))?;
+        }
+        if sync_active {
+            work.active.sync().map_err(Fault::disk(self.dir()))?;
+        }
+        if work.names {
+            work.active.write_index_files().map_err(Fault::disk(self.dir()))?;
+            let dir = self.dir();
+            disk.sync_dir(&dir).map_err(Fault::disk(dir))?;
+        }
+        if let Some(entries) = &work.epochs {
+            checkpoint::write_epochs(disk, &self.home.file(checkpoint::EPOCHS), entries)?;
+        }
+        Ok(())
+    }
+
+    /// What could not be done is still to be done, before what came since.
+    fn put_back(&self, work: Work) {
+        let mut writer = self.writer.lock();
+        writer.unsynced.splice(0..0, work.sealed);
+        writer.snapshots.splice(0..0, work.snapshots);
+        writer.names |= work.names;
+        self.epochs.lock().dirty |= work.epochs.is_some();
+    }
+}
+
+/// What one flush of a log has to do.
+struct Work {
+    active: Arc<Segment>,
+    sealed: Vec<Arc<Segment>>,
+    snapshots: Vec<(Offset, Vec<u8>)>,
+    names: bool,
+    epochs: Option<Vec<(LeaderEpoch, Offset)>>,
 }

@@ -1,8 +1,9 @@
 //! The two indexes of a segment: offset → position, and timestamp → offset.
 //!
-//! An index is a sorted file of fixed-size big-endian entries. That of the active segment is held
-//! in memory as those very bytes and written when the flusher persists it; that of a closed segment
-//! stays on disk and is searched by positioned reads. Not memory-mapped: an I/O error under a
+//! An index is a sorted file of fixed-size big-endian entries. What is added to that of the active
+//! segment is held in memory as those very bytes until the segment is closed, and written when the
+//! flusher persists it; what the file had when it was opened, and that of a closed segment, stays on
+//! disk and is searched by positioned reads. Not memory-mapped: an I/O error under a
 //! mapping is a signal that takes the whole process.
 
 use std::io::{self, IoSlice};
@@ -14,11 +15,14 @@ use crate::env::{Disk, DiskFile};
 use crate::types::{Millis, Offset};
 use crate::wire::records::NO_TIMESTAMP;
 
-/// Entries of `N` bytes: in memory while the segment is active, else on disk.
+/// Entries of `N` bytes. Of the active segment's index the entries that were found in the file stay
+/// there, and those that came since are in memory; a closed index is on disk only.
 pub(super) struct Index<const N: usize> {
     base: Offset,
-    /// `None`: closed.
-    memory: Option<Vec<u8>>,
+    open: bool,
+    /// Of an open index: so many entries at the front of the file are ours and not in memory.
+    kept: usize,
+    memory: Vec<u8>,
     /// How much of `memory` the file has.
     written: usize,
     /// What was written is durable.
@@ -28,7 +32,7 @@ pub(super) struct Index<const N: usize> {
 pub(super) type OffsetIndex = Index<8>;
 pub(super) type TimeIndex = Index<12>;
 
-/// Where a closed index is searched, or where an open one is held.
+/// Entries in a file, or those in memory, which follow them.
 enum Source<'a> {
     Memory(&'a [u8]),
     File(Arc<dyn DiskFile>, usize),
@@ -36,54 +40,57 @@ enum Source<'a> {
 
 impl<const N: usize> Index<N> {
     pub(super) fn empty(base: Offset) -> Self {
-        Self { base, memory: Some(Vec::new()), written: 0, synced: false }
+        Self { base, open: true, kept: 0, memory: Vec::new(), written: 0, synced: false }
     }
     pub(super) fn closed(base: Offset) -> Self {
-        Self { base, memory: None, written: 0, synced: false }
+        Self { open: false, ..Self::empty(base) }
     }
     pub(super) fn is_open(&self) -> bool {
-        self.memory.is_some()
+        self.open
     }
-    /// Bytes held in memory.
-    pub(super) fn bytes_in_memory(&self) -> usize {
-        self.memory.as_ref().map_or(0, Vec::len)
-    }
-
-    /// Reads the whole file into memory, but for a torn entry at the end.
-    pub(super) fn load(base: Offset, disk: &dyn Disk, path: &Path) -> io::Result<Self> {
-        let mut content = disk.read(path)?;
-        content.truncate(content.len() / N * N);
-        let written = content.len();
-        Ok(Self { base, memory: Some(content), written, synced: false })
+    /// Of an open index: some entries were in the file when it was opened.
+    pub(super) fn is_in_part_on_disk(&self) -> bool {
+        self.kept > 0
     }
 
-    pub(super) fn truncate_entries(&mut self, entries: usize) {
-        if let Some(memory) = &mut self.memory {
-            memory.truncate(entries * N);
-            // What the file has beyond is cut off by the next persist.
-            if self.written > memory.len() {
-                self.written = usize::MAX;
-                self.synced = false;
-            }
-        }
+    /// Opens the index in the file at `path` with those entries at its front for which `below`
+    /// holds. Reads no more than it takes to find the last of them.
+    pub(super) fn open(
+        base: Offset,
+        disk: &dyn Disk,
+        path: &Path,
+        below: impl Fn(usize, &[u8; N]) -> bool,
+    ) -> io::Result<Self> {
+        let file = disk.open(path, Open::Read)?;
+        let entries = usize::try_from(file.len()?).map_err(io::Error::other)? / N;
+        let source = Source::File(file, entries);
+        let last = source.last_where::<N>(below)?;
+        Ok(Self { kept: last.map_or(0, |(n, _)| n + 1), ..Self::empty(base) })
     }
 
+    /// Of an open index: its number of entries.
     pub(super) fn entries(&self) -> usize {
-        self.bytes_in_memory() / N
+        self.kept + self.memory.len() / N
     }
     /// No room for another entry within `max` bytes.
     pub(super) fn is_full(&self, max: u64, reserved: u64) -> bool {
         self.entries() as u64 + reserved >= max / N as u64
     }
 
+    /// The entries that are in memory: all, if the index was built anew.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.memory.as_deref().unwrap_or_default()
+        &self.memory
     }
 
-    /// Drops the zeros with which Kafka fills up an index that it did not close.
-    pub(super) fn trim_zeros(&mut self) {
-        let entries = self.bytes().chunks_exact(N).rposition(|entry| entry.iter().any(|b| *b != 0));
-        self.truncate_entries(entries.map_or(0, |last| last + 1));
+    fn truncate_entries(&mut self, entries: usize) {
+        if entries >= self.entries() {
+            return;
+        }
+        self.memory.truncate(entries.saturating_sub(self.kept) * N);
+        self.kept = self.kept.min(entries);
+        // What the file has beyond is cut off by the next write.
+        self.written = usize::MAX;
+        self.synced = false;
     }
 
     /// Writes what the file lacks; returns the file if it is to be synced for its content to last.
@@ -92,61 +99,73 @@ impl<const N: usize> Index<N> {
         disk: &dyn Disk,
         path: &Path,
     ) -> io::Result<Option<Arc<dyn DiskFile>>> {
-        let Some(memory) = &self.memory else { return Ok(None) };
-        if self.synced && self.written == memory.len() {
+        if !self.open || self.synced && self.written == self.memory.len() {
             return Ok(None);
         }
         let file = disk.open(path, Open::ReadWrite)?;
-        if self.written > memory.len() {
+        if self.written > self.memory.len() {
             self.written = 0;
         }
-        if file.len()? != self.written as u64 {
-            file.truncate(self.written as u64)?;
+        let has = (self.kept * N + self.written) as u64;
+        if file.len()? != has {
+            file.truncate(has)?;
         }
-        if memory.len() > self.written {
-            file.write_all_at(&[IoSlice::new(&memory[self.written..])], self.written as u64)?;
+        if self.memory.len() > self.written {
+            file.write_all_at(&[IoSlice::new(&self.memory[self.written..])], has)?;
         }
-        self.written = memory.len();
+        self.written = self.memory.len();
         self.synced = false;
         Ok(Some(file))
     }
 
     /// The copy in memory is given up; the file has all of it.
     pub(super) fn close(&mut self) {
-        self.memory = None;
-        self.written = 0;
+        *self = Self::closed(self.base);
     }
 
-    fn source(&self, disk: &dyn Disk, path: &Path) -> io::Result<Source<'_>> {
-        if let Some(memory) = &self.memory {
-            return Ok(Source::Memory(memory));
+    /// The entries in the file: of an open index only those that are not in memory, too.
+    fn in_file(&self, disk: &dyn Disk, path: &Path) -> io::Result<Source<'_>> {
+        if self.open && self.kept == 0 {
+            return Ok(Source::Memory(&[]));
         }
         let file = disk.open(path, Open::Read)?;
         let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+        if self.open {
+            return if len < self.kept * N {
+                Err(corrupt("the file became shorter"))
+            } else {
+                Ok(Source::File(file, self.kept))
+            };
+        }
         if len % N != 0 {
             return Err(corrupt(format!("{len} bytes are no whole entries")));
         }
         Ok(Source::File(file, len / N))
     }
 
-    /// The last entry for which `below` holds; entries are sorted so that it holds for a prefix.
+    /// The last entry for which `below` holds, and its number; entries are sorted so that it holds
+    /// for those at the front.
     fn last_where(
-        source: &Source<'_>,
+        &self,
+        disk: &dyn Disk,
+        path: &Path,
         below: impl Fn(&[u8; N]) -> bool,
     ) -> io::Result<Option<(usize, [u8; N])>> {
-        let (mut low, mut high) = (0, source.entries::<N>());
-        let mut found = None;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = source.entry::<N>(middle)?;
-            if below(&entry) {
-                found = Some((middle, entry));
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+        let found = Source::Memory(&self.memory).last_where::<N>(|_, entry| below(entry))?;
+        if let Some((n, entry)) = found {
+            return Ok(Some((self.kept + n, entry)));
         }
-        Ok(found)
+        self.in_file(disk, path)?.last_where::<N>(|_, entry| below(entry))
+    }
+
+    /// The last entry, wherever it is.
+    fn last_entry(&self, disk: &dyn Disk, path: &Path) -> io::Result<Option<[u8; N]>> {
+        let memory = Source::Memory(&self.memory);
+        if let Some(last) = memory.entries::<N>().checked_sub(1) {
+            return memory.entry::<N>(last).map(Some);
+        }
+        let file = self.in_file(disk, path)?;
+        file.entries::<N>().checked_sub(1).map(|last| file.entry::<N>(last)).transpose()
     }
 }
 
@@ -170,6 +189,24 @@ impl Source<'_> {
         }
         Ok(entry)
     }
+    fn last_where<const N: usize>(
+        &self,
+        below: impl Fn(usize, &[u8; N]) -> bool,
+    ) -> io::Result<Option<(usize, [u8; N])>> {
+        let (mut low, mut high) = (0, self.entries::<N>());
+        let mut found = None;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = self.entry::<N>(middle)?;
+            if below(middle, &entry) {
+                found = Some((middle, entry));
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn corrupt(what: impl Into<String>) -> io::Error {
@@ -185,83 +222,108 @@ fn long(entry: &[u8]) -> i64 {
 }
 
 impl OffsetIndex {
+    /// What a crash, or Kafka's preallocation, left behind the entries below `trusted` is zeros, in
+    /// part or as a whole.
+    pub(super) fn load(
+        base: Offset,
+        disk: &dyn Disk,
+        path: &Path,
+        trusted: Offset,
+    ) -> io::Result<Self> {
+        Self::open(base, disk, path, |n, entry| {
+            let (relative, position) = (int(entry, 0), int(entry, 4));
+            let written = relative > 0 && position > 0 || n == 0 && entry != &[0; 8];
+            written && base + i64::from(relative) < trusted
+        })
+    }
+
     /// Nothing when the offset is not larger than the last one, which would break the order.
     pub(super) fn append(&mut self, offset: Offset, position: u64) {
         let relative = (offset - self.base) as u32;
-        let Some(memory) = &mut self.memory else { return };
-        if memory.len() >= 8 && int(&memory[memory.len() - 8..], 0) >= relative {
+        let last = self.memory.len().checked_sub(8).map(|at| int(&self.memory[at..], 0));
+        if !self.open || last.is_some_and(|last| last >= relative) {
             return;
         }
-        memory.extend_from_slice(&relative.to_be_bytes());
-        memory.extend_from_slice(&(position as u32).to_be_bytes());
+        self.memory.extend_from_slice(&relative.to_be_bytes());
+        self.memory.extend_from_slice(&(position as u32).to_be_bytes());
     }
 
     /// A position at or before the batch that holds `offset`.
     pub(super) fn lookup(&self, disk: &dyn Disk, path: &Path, offset: Offset) -> io::Result<u64> {
-        let relative = offset - self.base;
-        let source = self.source(disk, path)?;
-        let found = Self::last_where(&source, |entry| i64::from(int(entry, 0)) <= relative)?;
-        Ok(found.map_or(0, |(_, entry)| u64::from(int(&entry, 4))))
+        let below = self.last_below(disk, path, offset.saturating_add(1))?;
+        Ok(below.map_or(0, |(_, position)| position))
     }
 
-    /// Of the index in memory: the last entry with an offset below `offset`, and its number.
-    pub(super) fn last_below(&self, offset: Offset) -> Option<(usize, Offset, u64)> {
-        let source = Source::Memory(self.memory.as_deref()?);
-        let found =
-            Self::last_where(&source, |entry| self.base + i64::from(int(entry, 0)) < offset)
-                .ok()?;
-        found.map(|(n, entry)| (n, self.base + i64::from(int(&entry, 0)), int(&entry, 4).into()))
+    /// The last entry with an offset below `offset`.
+    pub(super) fn last_below(
+        &self,
+        disk: &dyn Disk,
+        path: &Path,
+        offset: Offset,
+    ) -> io::Result<Option<(Offset, u64)>> {
+        let absolute = |entry: &[u8; 8]| self.base + i64::from(int(entry, 0));
+        let found = self.last_where(disk, path, |entry| absolute(entry) < offset)?;
+        Ok(found.map(|(_, entry)| (absolute(&entry), int(&entry, 4).into())))
     }
 
-    /// Whether the entries in memory ascend and point into the first `size` bytes.
-    pub(super) fn is_sane(&self, size: u64) -> bool {
-        let Some(memory) = &self.memory else { return true };
-        let mut last = None;
-        memory.chunks_exact(8).all(|entry| {
-            let now = (int(entry, 0), int(entry, 4));
-            let ascends = last.is_none_or(|(offset, position)| now.0 > offset && now.1 > position);
-            last = Some(now);
-            ascends && u64::from(now.1) < size
-        })
-    }
-    pub(super) fn truncate_to(&mut self, offset: Offset) {
-        let keep = self.last_below(offset).map_or(0, |(n, ..)| n + 1);
+    /// Removes the entries from `offset` on.
+    pub(super) fn truncate_to(
+        &mut self,
+        disk: &dyn Disk,
+        path: &Path,
+        offset: Offset,
+    ) -> io::Result<()> {
+        let base = self.base;
+        let below = |entry: &[u8; 8]| base + i64::from(int(entry, 0)) < offset;
+        let keep = self.last_where(disk, path, below)?.map_or(0, |(n, _)| n + 1);
         self.truncate_entries(keep);
+        Ok(())
     }
 }
 
 impl TimeIndex {
-    /// Kafka's rule: only when the timestamp is larger than the last entry's.
-    pub(super) fn maybe_append(&mut self, timestamp: Millis, offset: Offset) {
-        let relative = (offset - self.base) as u32;
-        let last = self.last();
-        let Some(memory) = &mut self.memory else { return };
-        if timestamp <= last.map_or(NO_TIMESTAMP, |(timestamp, _)| timestamp)
-            || last.is_some_and(|(_, before)| offset < before)
-        {
-            return;
-        }
-        memory.extend_from_slice(&timestamp.to_be_bytes());
-        memory.extend_from_slice(&relative.to_be_bytes());
+    /// As [`OffsetIndex::load`]. Only a first entry can have the segment's first offset.
+    pub(super) fn load(
+        base: Offset,
+        disk: &dyn Disk,
+        path: &Path,
+        trusted: Offset,
+    ) -> io::Result<Self> {
+        Self::open(base, disk, path, |n, entry| {
+            let relative = int(entry, 8);
+            let written = relative > 0 || n == 0 && entry != &[0; 12];
+            written && base + i64::from(relative) < trusted
+        })
     }
 
-    /// Of the index in memory.
-    pub(super) fn last(&self) -> Option<(Millis, Offset)> {
-        let memory = self.memory.as_deref()?;
-        let entry = memory.get(memory.len().checked_sub(12)?..)?;
-        Some((long(entry), self.base + i64::from(int(entry, 8))))
+    /// Kafka's rule: only when the timestamp is larger than that of the last entry, which is `last`.
+    /// Returns whether there is a new entry.
+    pub(super) fn maybe_append(
+        &mut self,
+        timestamp: Millis,
+        offset: Offset,
+        last: Option<(Millis, Offset)>,
+    ) -> bool {
+        if !self.open
+            || timestamp <= last.map_or(NO_TIMESTAMP, |(timestamp, _)| timestamp)
+            || last.is_some_and(|(_, before)| offset < before)
+        {
+            return false;
+        }
+        let relative = (offset - self.base) as u32;
+        self.memory.extend_from_slice(&timestamp.to_be_bytes());
+        self.memory.extend_from_slice(&relative.to_be_bytes());
+        true
     }
 
     /// The last entry, wherever it is.
-    pub(super) fn last_anywhere(
+    pub(super) fn last(
         &self,
         disk: &dyn Disk,
         path: &Path,
     ) -> io::Result<Option<(Millis, Offset)>> {
-        let source = self.source(disk, path)?;
-        let Some(n) = source.entries::<12>().checked_sub(1) else { return Ok(None) };
-        let entry = source.entry::<12>(n)?;
-        Ok(Some((long(&entry), self.base + i64::from(int(&entry, 8)))))
+        let last = self.last_entry(disk, path)?;
+        Ok(last.map(|entry| (long(&entry), self.base + i64::from(int(&entry, 8)))))
     }
 
     /// The offset from which on a record of `timestamp` or later is to be looked for.
@@ -271,28 +333,21 @@ impl TimeIndex {
         path: &Path,
         timestamp: Millis,
     ) -> io::Result<Offset> {
-        let source = self.source(disk, path)?;
-        let found = Self::last_where(&source, |entry| long(entry) <= timestamp)?;
+        let found = self.last_where(disk, path, |entry| long(entry) <= timestamp)?;
         Ok(found.map_or(self.base, |(_, entry)| self.base + i64::from(int(&entry, 8))))
     }
 
-    pub(super) fn is_sane(&self) -> bool {
-        let Some(memory) = &self.memory else { return true };
-        let mut last: Option<(i64, u32)> = None;
-        memory.chunks_exact(12).all(|entry| {
-            let now = (long(entry), int(entry, 8));
-            let ascends = last.is_none_or(|last| now.0 > last.0 && now.1 >= last.1);
-            last = Some(now);
-            ascends
-        })
-    }
-    pub(super) fn truncate_to(&mut self, offset: Offset) {
-        let Some(memory) = &self.memory else { return };
+    /// Removes the entries from `offset` on.
+    pub(super) fn truncate_to(
+        &mut self,
+        disk: &dyn Disk,
+        path: &Path,
+        offset: Offset,
+    ) -> io::Result<()> {
         let base = self.base;
-        let keep = memory
-            .chunks_exact(12)
-            .take_while(|entry| base + i64::from(int(entry, 8)) < offset)
-            .count();
+        let below = |entry: &[u8; 12]| base + i64::from(int(entry, 8)) < offset;
+        let keep = self.last_where(disk, path, below)?.map_or(0, |(n, _)| n + 1);
         self.truncate_entries(keep);
+        Ok(())
     }
 }

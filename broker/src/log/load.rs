@@ -1,9 +1,10 @@
-//! Opening a partition's folder: after a clean shutdown almost nothing is read; after a crash what
-//! lies past the recovery point is scanned, and a torn tail cut off.
+//! Opening a partition's folder: of what lies below the recovery point nothing is read but names,
+//! sizes, the newest producer snapshot and the ends of the active segment's indexes; what lies past
+//! it is scanned, and a torn tail cut off.
 //!
 //! A segment before the recovery point is known by name and size only until somebody reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
@@ -16,11 +17,13 @@ use super::config::LogConfig;
 use super::epochs::Epochs;
 use super::partition_log::{Log, Segments, Writer};
 use super::producer_state::{self, ProducerState};
+use super::scan::{Scan, ScanError};
 use super::segment::{Home, Segment};
 use super::shared::Shared;
 use crate::env::disk::Entry;
 use crate::error::Fault;
-use crate::types::{Millis, Offset, TopicPartition};
+use crate::types::{Millis, NO_EPOCH, Offset, TopicPartition};
+use crate::wire::records::BatchView;
 
 /// What the directory's checkpoints say of a partition.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,37 +41,59 @@ struct Loaded {
     end: Offset,
 }
 
+/// What lies in a folder.
+#[derive(Default)]
+struct Found {
+    /// Sizes of the segments, by first offset.
+    segments: BTreeMap<Offset, u64>,
+    snapshots: BTreeSet<Offset>,
+}
+
 /// Blocking. Opens the log in `folder` of the directory, or begins one there.
 pub(super) fn open(
     shared: &Arc<Shared>,
     partition: TopicPartition,
+    folder: &str,
     config: LogConfig,
     known: Known,
 ) -> Result<Arc<Log>, Fault> {
-    let dir = shared.path.join(partition.to_string());
+    let dir = shared.path.join(folder);
     let home = Arc::new(Home { disk: shared.env.disk.clone(), dir: RwLock::new(dir.clone()) });
     let now = shared.env.clock.wall_ms();
-    let disk = &*home.disk;
-    let bases = tidy(&home).map_err(Fault::disk(&dir))?;
-    let topic_id = checkpoint::read_topic_id(disk, &home.file(checkpoint::PARTITION_METADATA))?;
-    let saved = checkpoint::read_epochs(disk, &home.file(checkpoint::EPOCHS))?;
-    let mut epochs = Epochs::from_entries(saved);
-    let loaded = segments(&home, bases, &config, known, &mut epochs, now);
-    let mut loaded = loaded.map_err(Fault::disk(&dir))?;
-    let first = loaded.segments.first_key_value().map_or(0, |(base, _)| *base);
-    let start = known.start.max(first);
+    let mut found = tidy(&home).map_err(Fault::disk(&dir))?;
+    let topic_id =
+        checkpoint::read_topic_id(&*home.disk, &home.file(checkpoint::PARTITION_METADATA))?;
+    let mut epochs = epochs(&home, &found)?;
+    let first = found.segments.first_key_value().map_or(0, |(base, _)| *base);
+    let mut start = known.start.max(first);
+    let trusted = if known.clean { Offset::MAX } else { known.recovery_point };
+    let expiry = (now, config.producer_id_expiration_ms);
+    let mut producers = newest_snapshot(&home, &mut found.snapshots, start, trusted, expiry)
+        .map_err(Fault::disk(&dir))?;
+    let recovery =
+        Recovery { known, trusted, epochs: &mut epochs, producers: &mut producers, complete: None };
+    let mut loaded = recovery.segments(&home, &found, &config, now).map_err(Fault::disk(&dir))?;
+    let new = found.segments.is_empty() || start > loaded.end;
     if start > loaded.end {
         tracing::warn!(%partition, start, end = loaded.end, "all records lie before the log start");
         loaded = restart_at(&home, loaded, start, now).map_err(Fault::disk(&dir))?;
+        producers = ProducerState::starting_at(start);
     }
+    start = start.max(loaded.segments.first_key_value().map_or(0, |(base, _)| *base));
     epochs.truncate_from_end(loaded.end);
     epochs.truncate_from_start(start);
-    let expire_after = config.producer_id_expiration_ms;
-    remove_stray_snapshots(&home, &loaded).map_err(Fault::disk(&dir))?;
-    let mut producers =
-        newest_snapshot(&home, start, loaded.end, now, expire_after).map_err(Fault::disk(&dir))?;
-    let flushed = if known.clean { loaded.end } else { known.recovery_point.min(loaded.end) };
     let end = loaded.end;
+    if producers.end > end {
+        // The snapshot is of records that are gone.
+        producers = newest_snapshot(&home, &mut found.snapshots, start, end, expiry)
+            .map_err(Fault::disk(&dir))?;
+    }
+    // What is appended from here on is not covered by what the checkpoint says.
+    shared.lower_recovery_point(&partition, end)?;
+    let extra =
+        remove_stray_snapshots(&home, &found.snapshots, &loaded).map_err(Fault::disk(&dir))?;
+    let flushed = if known.clean { end } else { known.recovery_point.min(end) };
+    let unsynced = flushed < end || epochs.dirty;
     let log = Arc::new_cyclic(|me| Log {
         me: me.clone(),
         partition,
@@ -88,27 +113,31 @@ pub(super) fn open(
         deleted: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         listener: RwLock::new(None),
+        extra_snapshot: Mutex::new(extra),
         writer: Mutex::new(Writer {
             active: loaded.active,
             producers: ProducerState::default(),
             unsynced: loaded.unsynced,
             snapshots: Vec::new(),
-            names: true,
+            names: new || unsynced,
         }),
     });
-    log.replay_producers(&mut producers, end).map_err(Fault::disk(&dir))?;
+    if producers.end < end {
+        log.replay_producers(&mut producers, end).map_err(Fault::disk(&dir))?;
+    }
     log.writer.lock().producers = producers;
-    if !known.clean {
+    // Most logs are as the last checkpoint left them: a start is no reason to sync them all.
+    if new || unsynced {
         log.mark_dirty();
     }
     Ok(log)
 }
 
-/// Removes what interrupted work left, and returns the segments by first offset with their sizes.
-fn tidy(home: &Home) -> io::Result<BTreeMap<Offset, u64>> {
+/// Removes what interrupted work left, and returns what there is.
+fn tidy(home: &Home) -> io::Result<Found> {
     let dir = home.dir.read().clone();
     let entries = home.disk.list(&dir)?;
-    let mut bases = BTreeMap::new();
+    let mut found = Found::default();
     for Entry { name, len, .. } in &entries {
         let ends = |suffix: &str| name.ends_with(suffix);
         if ends(".deleted") || ends(".cleaned") || ends(".tmp") {
@@ -119,81 +148,153 @@ fn tidy(home: &Home) -> io::Result<BTreeMap<Offset, u64>> {
                 format!("{name}: Kafka's cleaner was interrupted here; start and stop Kafka once"),
             ));
         } else if let Some(base) = base_of(name, ".log") {
-            bases.insert(base, *len);
+            found.segments.insert(base, *len);
+        } else if let Some(at) = base_of(name, ".snapshot") {
+            found.snapshots.insert(at);
         }
     }
     for Entry { name, .. } in &entries {
         let orphan = [".index", ".timeindex", ".txnindex"]
             .iter()
             .find_map(|extension| base_of(name, extension))
-            .is_some_and(|base| !bases.contains_key(&base));
+            .is_some_and(|base| !found.segments.contains_key(&base));
         if orphan {
             home.disk.remove_file(&dir.join(name))?;
         }
     }
-    Ok(bases)
+    Ok(found)
+}
+
+/// The checkpoint of the epochs. One that cannot be read is built anew from all batches.
+fn epochs(home: &Arc<Home>, found: &Found) -> Result<Epochs, Fault> {
+    let path = home.file(checkpoint::EPOCHS);
+    let fault = match checkpoint::read_epochs(&*home.disk, &path) {
+        Ok(saved) => return Ok(Epochs::from_entries(saved)),
+        Err(fault @ Fault::Corrupt { .. }) => fault,
+        Err(fault) => return Err(fault),
+    };
+    tracing::warn!(%fault, "the leader epochs are read from the log");
+    let mut epochs = Epochs::default();
+    for (base, size) in &found.segments {
+        let segment = Segment::closed(home.clone(), *base, *size);
+        let file = segment.file().map_err(Fault::disk(&path))?;
+        let mut scan = Scan::new(&*file, 0, *size);
+        // What is damaged is cut off later, and its epochs with it.
+        while let Some((_, batch)) = match scan.next_header() {
+            Ok(next) => next,
+            Err(ScanError::Damaged(..)) => None,
+            Err(ScanError::Io(error)) => return Err(Fault::Disk { path, source: error }),
+        } {
+            enter(&mut epochs, &batch);
+        }
+    }
+    epochs.dirty = true;
+    Ok(epochs)
+}
+
+fn enter(epochs: &mut Epochs, batch: &BatchView<'_>) {
+    if batch.leader_epoch() > epochs.latest().unwrap_or(NO_EPOCH) {
+        epochs.assign(batch.leader_epoch(), batch.base_offset());
+    }
 }
 
 fn base_of(name: &str, extension: &str) -> Option<Offset> {
     name.strip_suffix(extension).filter(|base| base.len() == 20)?.parse().ok()
 }
 
-fn segments(
-    home: &Arc<Home>,
-    bases: BTreeMap<Offset, u64>,
-    config: &LogConfig,
+/// Brings the segments, the epochs and the producers of a log to where its end is.
+struct Recovery<'a> {
     known: Known,
-    epochs: &mut Epochs,
-    now: Millis,
-) -> io::Result<Loaded> {
-    let mut segments: Segments = bases
-        .into_iter()
-        .map(|(base, size)| (base, Arc::new(Segment::closed(home.clone(), base, size))))
-        .collect();
-    if segments.is_empty() {
-        let active = Segment::create(home.clone(), known.start, now)?;
-        segments.insert(active.base, active.clone());
-        return Ok(Loaded { segments, end: active.base, active, unsynced: Vec::new() });
-    }
-    let trusted = if known.clean { Offset::MAX } else { known.recovery_point };
-    let first = segments.range(..=trusted).next_back().map(|(base, _)| *base);
-    let scanned: Vec<_> =
-        segments.range(first.unwrap_or(Offset::MIN)..).map(|(_, s)| s.clone()).collect();
-    let mut unsynced = Vec::new();
-    for segment in scanned {
-        let mut end = segment.base;
-        let cut =
-            segment.activate(trusted, !known.clean, config.index_interval_bytes, now, |batch| {
-                end = batch.next_offset();
-                if epochs.latest().is_none_or(|latest| batch.leader_epoch() > latest) {
-                    epochs.assign(batch.leader_epoch(), batch.base_offset());
-                }
-            })?;
-        if cut > 0 {
-            tracing::warn!(
-                dir = %home.dir.read().display(), segment = segment.base, end, bytes = cut,
-                "cut off a torn tail"
-            );
+    /// Below, nothing can be missing or torn.
+    trusted: Offset,
+    epochs: &'a mut Epochs,
+    producers: &'a mut ProducerState,
+    /// The scan has shown every batch since the producers' snapshot; `None`: it has not begun.
+    complete: Option<bool>,
+}
+
+impl Recovery<'_> {
+    fn segments(
+        mut self,
+        home: &Arc<Home>,
+        found: &Found,
+        config: &LogConfig,
+        now: Millis,
+    ) -> io::Result<Loaded> {
+        let mut segments: Segments = found
+            .segments
+            .iter()
+            .map(|(base, size)| (*base, Arc::new(Segment::closed(home.clone(), *base, *size))))
+            .collect();
+        if segments.is_empty() {
+            let active = Segment::create(home.clone(), self.known.start, now)?;
+            segments.insert(active.base, active.clone());
+            return Ok(Loaded { segments, end: active.base, active, unsynced: Vec::new() });
         }
-        let next = segments.range(segment.base + 1..).next().map(|(base, _)| *base);
-        // A segment begins where the one before ends: else that lost its tail, be it at the end of
-        // a batch, and what follows would lie behind a gap.
-        let broken = cut > 0 || next.is_some_and(|next| end != next);
-        if broken {
-            for (_, after) in segments.split_off(&(segment.base + 1)) {
-                tracing::warn!(segment = after.base, "removed a segment after the torn one");
-                for path in after.mark_deleted()? {
-                    home.disk.remove_file(&path)?;
+        let first = segments.range(..=self.trusted).next_back().map(|(base, _)| *base);
+        let scanned: Vec<_> =
+            segments.range(first.unwrap_or(Offset::MIN)..).map(|(_, s)| s.clone()).collect();
+        // Only a cleaner leaves gaps: in a compacted log, or in one that was.
+        let mut gaps = config.compact;
+        let mut unsynced = Vec::new();
+        for segment in scanned {
+            let (end, cut) = self.scan(&segment, config.index_interval_bytes, now, &mut gaps)?;
+            if cut > 0 {
+                tracing::warn!(
+                    dir = %home.dir.read().display(), segment = segment.base, end, bytes = cut,
+                    "cut off a torn tail"
+                );
+            }
+            let next = segments.range(segment.base + 1..).next().map(|(base, _)| *base);
+            // Else a segment begins where the one before ends: if not, that lost its tail, be it at
+            // the end of a batch, and what follows would lie behind a gap.
+            let broken = cut > 0 || !gaps && next.is_some_and(|next| end != next);
+            if broken {
+                for (_, after) in segments.split_off(&(segment.base + 1)) {
+                    tracing::warn!(segment = after.base, "removed a segment after the torn one");
+                    for path in after.mark_deleted()? {
+                        home.disk.remove_file(&path)?;
+                    }
                 }
             }
+            if segments.last_key_value().is_some_and(|(base, _)| *base == segment.base) {
+                return Ok(Loaded { segments, active: segment, unsynced, end });
+            }
+            segment.seal();
+            unsynced.push(segment);
         }
-        if segments.last_key_value().is_some_and(|(base, _)| *base == segment.base) {
-            return Ok(Loaded { segments, active: segment, unsynced, end });
-        }
-        segment.seal();
-        unsynced.push(segment);
+        Err(io::Error::other("the last segment was not among those to open"))
     }
-    Err(io::Error::other("the last segment was not among those to open"))
+
+    /// Opens one segment and scans it from the recovery point on, or from where the producers are
+    /// known. Returns its end and how many bytes were cut off.
+    fn scan(
+        &mut self,
+        segment: &Segment,
+        interval: u64,
+        now: Millis,
+        gaps: &mut bool,
+    ) -> io::Result<(Offset, u64)> {
+        let snapshot = self.producers.end;
+        let indexed =
+            if snapshot >= segment.base { self.trusted.min(snapshot) } else { self.trusted };
+        let mut end = None;
+        let Self { epochs, producers, trusted, complete, .. } = self;
+        let cut = segment.activate(indexed, *trusted, interval, now, |batch| {
+            *gaps |= end.is_some_and(|end| batch.base_offset() > end);
+            end = Some(batch.next_offset());
+            enter(epochs, batch);
+            // Of a control batch below the recovery point only the header was read: what it says,
+            // and what follows, is replayed later.
+            let header_only = batch.is_control() && batch.last_offset() < *trusted;
+            let complete = complete.get_or_insert(batch.base_offset() <= producers.end);
+            *complete &= !header_only;
+            if *complete && batch.base_offset() >= producers.end {
+                producers.replay(batch);
+            }
+        })?;
+        Ok((end.unwrap_or(segment.base), cut))
+    }
 }
 
 fn restart_at(home: &Arc<Home>, old: Loaded, start: Offset, now: Millis) -> io::Result<Loaded> {
@@ -208,50 +309,48 @@ fn restart_at(home: &Arc<Home>, old: Loaded, start: Offset, now: Millis) -> io::
 }
 
 /// The producer snapshots of a partition, oldest first.
-pub(super) fn snapshots(home: &Home) -> io::Result<BTreeMap<Offset, u64>> {
+pub(super) fn snapshots(home: &Home) -> io::Result<BTreeSet<Offset>> {
     let dir = home.dir.read().clone();
     let entries = home.disk.list(&dir)?;
-    Ok(entries
-        .into_iter()
-        .filter_map(|entry| Some((base_of(&entry.name, ".snapshot")?, entry.len)))
-        .collect())
+    Ok(entries.into_iter().filter_map(|entry| base_of(&entry.name, ".snapshot")).collect())
 }
 
-/// Those that belong to no segment, but for the newest, as Kafka does.
-fn remove_stray_snapshots(home: &Home, loaded: &Loaded) -> io::Result<()> {
-    let all = snapshots(home)?;
-    let newest = all.range(..=loaded.end).next_back().map(|(at, _)| *at);
-    for at in all.keys() {
-        if *at > loaded.end || Some(*at) != newest && !loaded.segments.contains_key(at) {
+/// Removes those that are of records that are gone or that belong to no segment, as Kafka does, but
+/// for the newest. Returns that if it belongs to none.
+fn remove_stray_snapshots(
+    home: &Home,
+    found: &BTreeSet<Offset>,
+    loaded: &Loaded,
+) -> io::Result<Option<Offset>> {
+    let newest = found.range(..=loaded.end).next_back().copied();
+    let belongs = |at: &Offset| loaded.segments.contains_key(at);
+    for at in found {
+        if *at > loaded.end || Some(*at) != newest && !belongs(at) {
             home.disk.remove_file(&home.path(*at, "snapshot"))?;
         }
     }
-    Ok(())
+    Ok(newest.filter(|at| !belongs(at)))
 }
 
-/// The state of the newest readable snapshot above `start` and not above `end`. Newer ones are of
-/// records that are gone: they are removed, and so are damaged ones.
+/// The state of the newest readable snapshot above `start` and not above `end`; damaged ones are
+/// removed.
 pub(super) fn newest_snapshot(
     home: &Home,
+    found: &mut BTreeSet<Offset>,
     start: Offset,
     end: Offset,
-    now: Millis,
-    expire_after: Millis,
+    (now, expire_after): (Millis, Millis),
 ) -> io::Result<ProducerState> {
-    for at in snapshots(home)?.into_keys().rev() {
+    while let Some(at) = found.range(..=end).next_back().copied().filter(|at| *at > start) {
         let path = home.path(at, "snapshot");
-        if at <= end && at <= start {
-            break;
-        }
-        if at <= end {
-            match producer_state::decode(&home.disk.read(&path)?) {
-                Ok(entries) => {
-                    return Ok(ProducerState::from_snapshot(at, entries, now, expire_after));
-                }
-                Err(why) => tracing::warn!(path = %path.display(), why, "removed a snapshot"),
+        match producer_state::decode(&home.disk.read(&path)?) {
+            Ok(entries) => {
+                return Ok(ProducerState::from_snapshot(at, entries, now, expire_after));
             }
+            Err(why) => tracing::warn!(path = %path.display(), why, "removed a snapshot"),
         }
         home.disk.remove_file(&path)?;
+        found.remove(&at);
     }
     Ok(ProducerState::starting_at(start))
 }

@@ -1,7 +1,7 @@
 //! A partition on disk: segments, indexes, producer state, epochs, recovery, retention.
 //!
 //! [`LogDir`] is one folder of `log.dirs`; it opens, creates and deletes the [`Log`]s in it, syncs
-//! them in groups and keeps the checkpoints. All files are byte for byte as Kafka 4.3.1 writes
+//! them in groups and keeps the checkpoints. [`LogDirs`] is all of them. All files are byte for byte as Kafka 4.3.1 writes
 //! them, so that its tools read ours and we open its folders.
 //!
 //! Invariants:
@@ -18,16 +18,20 @@ mod append;
 mod checkpoint;
 mod config;
 mod dir;
+mod dirs;
 mod epochs;
 mod flusher;
+mod identity;
 mod index;
 mod indexes;
 mod load;
 mod meta_properties;
 mod partition_log;
+mod persist;
 mod producer_state;
 mod read;
 mod retention;
+mod room;
 mod scan;
 mod segment;
 mod shared;
@@ -40,6 +44,7 @@ pub use append::{AppendError, Appended};
 pub use checkpoint::{Offsets, uuid_from_text, uuid_to_text};
 pub use config::{FlushPolicy, LogConfig};
 pub use dir::{LogDir, LogDirOptions};
+pub use dirs::LogDirs;
 pub use meta_properties::MetaProperties;
 pub use partition_log::{Log, SyncListener};
 pub use producer_state::{CompletedTransaction, Origin, Producer, WrittenBatch};

@@ -56,6 +56,8 @@ pub struct Log {
     /// By a clean shutdown: nothing is appended any more.
     pub(super) closed: AtomicBool,
     pub(super) listener: RwLock<Option<Arc<dyn SyncListener>>>,
+    /// A producer snapshot that belongs to the recovery point and not to a segment.
+    pub(super) extra_snapshot: Mutex<Option<Offset>>,
 }
 
 /// What only the holder of the writer lock changes.
@@ -139,6 +141,15 @@ impl Log {
     /// Whether the log's directory is offline, and why.
     pub fn why_offline(&self) -> Option<Arc<str>> {
         self.shared.why_offline()
+    }
+
+    /// The cluster's own records: offsets and transactions.
+    pub(super) fn is_internal(&self) -> bool {
+        self.partition.topic.starts_with("__")
+    }
+    /// Whether more records are taken, as far as the disk has room.
+    pub fn has_room(&self) -> bool {
+        self.shared.room.is_enough(self.is_internal())
     }
 
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {

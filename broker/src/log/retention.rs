@@ -27,7 +27,7 @@ impl Log {
         let _no_flush = self.flushing.lock();
         let fault = |error| {
             let fault = Fault::Disk { path: self.dir(), source: error };
-            self.shared.fail(&fault);
+            self.shared.fail_unless_full(&fault);
             fault
         };
         {
@@ -58,7 +58,7 @@ impl Log {
             let renamed = segment.mark_deleted().map_err(fault)?;
             self.shared.remove_later(renamed, due);
         }
-        for (at, _) in load::snapshots(&self.home).map_err(fault)? {
+        for at in load::snapshots(&self.home).map_err(fault)? {
             if at < first {
                 let path = self.home.path(at, "snapshot");
                 let gone = self.home.path(at, "snapshot.deleted");

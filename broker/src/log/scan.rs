@@ -4,10 +4,12 @@ use std::io;
 
 use crate::env::DiskFile;
 use crate::env::disk::read_full;
+use crate::types::Offset;
 use crate::wire::records::{BatchView, HEADER_LEN, RecordsError};
 
-/// Bytes read at once when only headers are looked at.
-const WINDOW: usize = 16 << 10;
+/// Bytes read at once: few at first, as most scans end soon, and more with each read.
+const FIRST_WINDOW: usize = 256;
+const WINDOW: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(super) enum ScanError {
@@ -49,12 +51,14 @@ pub(super) struct Scan<'a> {
     end: u64,
     window: Vec<u8>,
     window_at: u64,
+    /// How much the next read asks for.
+    ahead: usize,
 }
 
 impl<'a> Scan<'a> {
     /// Over the bytes `position..end` of `file`.
     pub(super) fn new(file: &'a dyn DiskFile, position: u64, end: u64) -> Self {
-        Self { file, position, end, window: Vec::new(), window_at: position }
+        Self { file, position, end, window: Vec::new(), window_at: position, ahead: FIRST_WINDOW }
     }
 
     /// The next batch's position and header. The batch is inside the bounds as a whole.
@@ -69,9 +73,23 @@ impl<'a> Scan<'a> {
 
     /// The next batch with all its bytes, its CRC and counts checked.
     pub(super) fn next_whole(&mut self) -> Result<Option<(u64, BatchView<'_>)>, ScanError> {
+        self.next_checked_from(Offset::MIN)
+    }
+
+    /// As [`Self::next_whole`] for a batch that reaches to `trusted` or beyond, else only its header.
+    pub(super) fn next_checked_from(
+        &mut self,
+        trusted: Offset,
+    ) -> Result<Option<(u64, BatchView<'_>)>, ScanError> {
         let Some((position, size)) = self.advance()? else { return Ok(None) };
+        if self.last_offset_at(position) < trusted {
+            let header = &self.window[(position - self.window_at) as usize..];
+            return BatchView::header(header)
+                .map(|batch| Some((position, batch)))
+                .map_err(|error| ScanError::Damaged(position, error));
+        }
         if !self.has(position, size) {
-            self.fill(position, size.max(WINDOW))?;
+            self.fill(position, size)?;
         }
         let bytes = &self.window[(position - self.window_at) as usize..];
         let batch = BatchView::first(bytes).and_then(|batch| batch.check().map(|()| batch));
@@ -79,6 +97,11 @@ impl<'a> Scan<'a> {
             Ok(batch) => Ok(Some((position, batch))),
             Err(error) => Err(ScanError::Damaged(position, error)),
         }
+    }
+
+    fn last_offset_at(&self, position: u64) -> Offset {
+        let header = &self.window[(position - self.window_at) as usize..];
+        BatchView::header(header).map_or(Offset::MAX, |batch| batch.last_offset())
     }
 
     fn advance(&mut self) -> Result<Option<(u64, usize)>, ScanError> {
@@ -91,7 +114,7 @@ impl<'a> Scan<'a> {
             return Err(ScanError::Damaged(position, RecordsError::Incomplete));
         }
         if !self.has(position, HEADER_LEN) {
-            self.fill(position, WINDOW)?;
+            self.fill(position, HEADER_LEN)?;
         }
         let header = &self.window[(position - self.window_at) as usize..];
         let size = match BatchView::header(header) {
@@ -110,8 +133,10 @@ impl<'a> Scan<'a> {
             && position + length as u64 <= self.window_at + self.window.len() as u64
     }
 
+    /// Reads `length` bytes from `position` on, or more.
     fn fill(&mut self, position: u64, length: usize) -> io::Result<()> {
-        let length = (length as u64).min(self.end - position) as usize;
+        let length = (length.max(self.ahead) as u64).min(self.end - position) as usize;
+        self.ahead = (self.ahead * 2).min(WINDOW);
         self.window.resize(length, 0);
         let read = read_full(self.file, &mut self.window, position)?;
         self.window.truncate(read);

@@ -1,8 +1,8 @@
 //! One segment: a `.log` file of batches with its two indexes.
 //!
 //! Invariants: `size` counts whole batches only and is published after they are written; the
-//! indexes of the active segment are in memory and reach the disk with [`Segment::persist`]; a
-//! closed segment holds no memory beyond this struct and no open file. An index that is missing or
+//! entries that the active segment's indexes gain are in memory and reach the disk with
+//! [`Segment::persist_indexes`]; a closed segment holds no memory beyond this struct and no open file. An index that is missing or
 //! does not lead to a batch is rebuilt from the log, which is the truth.
 
 use std::io::{self, IoSlice};
@@ -14,12 +14,12 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 
 use super::config::LogConfig;
-use super::index::Index;
-use super::indexes::{Indexes, first_timestamp, leads_to_a_batch};
+use super::indexes::{Files, Indexes, first_timestamp, leads_to_a_batch};
 use super::scan::{Scan, ScanError};
 use super::tail_cache::fitting;
 use crate::env::disk::{Open, read_full};
 use crate::env::{Disk, DiskFile};
+use crate::error::is_full;
 use crate::types::{Millis, Offset};
 use crate::wire::records::{BatchView, Batches, NO_TIMESTAMP};
 
@@ -69,32 +69,18 @@ impl Segment {
         }
         let segment = Self::closed(home, base, 0);
         *segment.file.lock() = Some(file);
-        {
-            let mut state = segment.state.lock();
-            state.offsets = Index::empty(base);
-            state.times = Index::empty(base);
-            state.largest = Some((NO_TIMESTAMP, base));
-            state.created = now;
-        }
+        *segment.state.lock() = Indexes { created: now, ..Indexes::empty(base) };
         Ok(Arc::new(segment))
     }
 
     /// A segment of which only name and size are known.
     pub(super) fn closed(home: Arc<Home>, base: Offset, size: u64) -> Self {
-        let state = Indexes {
-            offsets: Index::closed(base),
-            times: Index::closed(base),
-            since_entry: 0,
-            largest: None,
-            first: None,
-            created: 0,
-        };
         Self {
             base,
             home,
             size: AtomicU64::new(size),
             file: Mutex::default(),
-            state: Mutex::new(state),
+            state: Mutex::new(Indexes::closed(base)),
         }
     }
 
@@ -124,7 +110,11 @@ impl Segment {
         now: Millis,
     ) -> bool {
         let size = self.size();
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if state.first.is_none() && size > 0 {
+            // Once after a start. If that cannot be read, time is counted from the start.
+            state.first = self.file().and_then(|file| first_timestamp(&*file, size)).ok().flatten();
+        }
         let waited = match state.first {
             Some(first) if first >= 0 => max_timestamp.saturating_sub(first),
             _ => now - state.created,
@@ -161,7 +151,7 @@ impl Segment {
     /// Where the batch that holds `offset`, or the next after it, lies; `None` past the end.
     pub(super) fn locate(&self, offset: Offset, end: u64) -> io::Result<Option<Place>> {
         match self.try_locate(offset, end) {
-            Err(ScanError::Damaged(..)) if self.rebuild_if_closed()? => {
+            Err(ScanError::Damaged(..)) if self.rebuild()? => {
                 self.try_locate(offset, end).map_err(ScanError::into_io)
             }
             other => other.map_err(ScanError::into_io),
@@ -228,7 +218,7 @@ impl Segment {
             return Ok(largest);
         }
         // A segment that was closed properly has it as the last entry.
-        let last = state.times.last_anywhere(&*self.home.disk, &self.path("timeindex"));
+        let last = state.times.last(&*self.home.disk, &self.path("timeindex"));
         let largest = match last {
             Ok(Some(largest)) => largest,
             Ok(None) | Err(_) => self.scan_for_largest()?,
@@ -262,18 +252,18 @@ impl Segment {
 
     /// No more appends come: the time index gets its last entry.
     pub(super) fn seal(&self) {
-        let mut state = self.state.lock();
-        if let Some((timestamp, offset)) = state.largest.filter(|(time, _)| *time >= 0) {
-            state.times.maybe_append(timestamp, offset);
-        }
+        self.state.lock().enter_time();
     }
 
-    /// Writes what the index files lack, and syncs them and the log.
-    pub(super) fn persist(&self) -> io::Result<()> {
-        self.file()?.sync()?;
-        self.persist_indexes()
+    /// Makes the records durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file()?.sync().map_err(|error| {
+            // The system may have dropped what it found no room for: this does not pass.
+            if is_full(&error) { io::Error::other(format!("fsync: {error}")) } else { error }
+        })
     }
 
+    /// Writes what the index files lack, and syncs them.
     pub(super) fn persist_indexes(&self) -> io::Result<()> {
         let unsynced = self.write_indexes()?;
         for file in unsynced.iter().flatten() {
@@ -302,7 +292,7 @@ impl Segment {
         ])
     }
 
-    /// After [`Segment::persist`] of a sealed segment: gives back its memory and its open file.
+    /// After all of a sealed segment was synced: gives back its memory and its open file.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.offsets.close();
@@ -310,41 +300,35 @@ impl Segment {
         *self.file.lock() = None;
     }
 
-    /// Makes this the active segment: indexes into memory, file open for writing. Trusts the
-    /// index entries below `trusted` if they make sense, and scans what follows them, with CRCs
-    /// where `check` says so. Bytes that are no whole, right batch are cut off; `visit` sees each
-    /// batch scanned. Returns how many bytes were cut off.
+    /// Makes this the active segment: indexes and file open for writing. Trusts what the index
+    /// says of offsets below `indexed`, if it makes sense, and scans what follows, with CRCs from
+    /// `trusted` on. Bytes that are no whole, right batch are cut off; `visit` sees each batch
+    /// scanned. Returns how many bytes were cut off.
     pub(super) fn activate(
         &self,
+        indexed: Offset,
         trusted: Offset,
-        check: bool,
         interval: u64,
         now: Millis,
         mut visit: impl FnMut(&BatchView<'_>),
     ) -> io::Result<u64> {
-        let disk = &*self.home.disk;
-        let file = disk.open(&self.path("log"), Open::ReadWrite)?;
+        let file = self.home.disk.open(&self.path("log"), Open::ReadWrite)?;
         let length = file.len()?;
         let mut state = self.state.lock();
-        let start = state.load(
-            self.base,
-            disk,
-            &self.path("index"),
-            &self.path("timeindex"),
-            trusted,
-            length,
-        );
-        let start = if leads_to_a_batch(&*file, start, length, self.base)? {
-            start
-        } else {
-            state.forget(self.base);
-            0
+        let place = self.with_index_files(|files| state.load(self.base, files, indexed));
+        let start = match place {
+            Some(place) if leads_to_a_batch(&*file, place, length, self.base)? => place.1,
+            _ => {
+                state.forget(self.base);
+                0
+            }
         };
         let mut scan = Scan::new(&*file, start, length);
+        let mut next = self.base;
         let valid = loop {
-            let next = if check { scan.next_whole() } else { scan.next_header() };
-            match next {
-                Ok(Some((position, batch))) if batch.base_offset() >= self.base => {
+            match scan.next_checked_from(trusted) {
+                Ok(Some((position, batch))) if batch.base_offset() >= next => {
+                    next = batch.next_offset();
                     state.note(position, &batch, interval);
                     visit(&batch);
                 }
@@ -353,9 +337,6 @@ impl Segment {
                 Err(ScanError::Io(error)) => return Err(error),
             }
         };
-        if start > 0 {
-            state.first = first_timestamp(&*file, length)?;
-        }
         state.created = now;
         if valid < length {
             file.truncate(valid)?;
@@ -366,23 +347,31 @@ impl Segment {
         Ok(length - valid)
     }
 
-    /// Only what is closed is rebuilt here: what is open is in memory and right.
-    fn rebuild_if_closed(&self) -> io::Result<bool> {
+    fn with_index_files<T>(&self, use_them: impl FnOnce(&Files<'_>) -> T) -> T {
+        let (offsets, times) = (self.path("index"), self.path("timeindex"));
+        use_them(&Files { disk: &*self.home.disk, offsets: &offsets, times: &times })
+    }
+
+    /// Builds the indexes anew. Returns whether that can help: one that is wholly in memory is right.
+    fn rebuild(&self) -> io::Result<bool> {
         let mut state = self.state.lock();
-        if state.offsets.is_open() {
+        let open = state.offsets.is_open();
+        if open && !state.offsets.is_in_part_on_disk() {
             return Ok(false);
         }
         tracing::warn!(segment = %self.path("log").display(), "rebuilding the indexes");
         let disk = &*self.home.disk;
-        let file = disk.open(&self.path("log"), Open::Read)?;
-        let mut fresh = Indexes::empty(self.base);
+        let file = self.file()?;
+        let mut fresh = Indexes { created: state.created, ..Indexes::empty(self.base) };
         let mut scan = Scan::new(&*file, 0, self.size());
         while let Some((position, batch)) = scan.next_header().map_err(ScanError::into_io)? {
             fresh.note(position, &batch, 4096);
         }
-        if let Some((timestamp, offset)) = fresh.largest.filter(|(time, _)| *time >= 0) {
-            fresh.times.maybe_append(timestamp, offset);
+        if open {
+            *state = fresh;
+            return Ok(true);
         }
+        fresh.enter_time();
         for (path, bytes) in [("index", fresh.offsets.bytes()), ("timeindex", fresh.times.bytes())]
         {
             disk.write_atomically(&self.path(path), bytes)?;
@@ -400,17 +389,14 @@ impl Segment {
         let offset = place.map_or(offset, |place| place.base.min(offset));
         let file = self.file()?;
         let mut state = self.state.lock();
-        state.offsets.truncate_to(offset);
-        state.times.truncate_to(offset);
-        state.since_entry = 0;
+        let from = self.with_index_files(|files| state.truncate_to(files, self.base, offset))?;
         file.truncate(position)?;
         self.size.store(position, Ordering::Release);
         if position == 0 {
             state.first = None;
         }
         // What the time index does not know lies behind its last entry.
-        let mut largest = state.times.last().unwrap_or((NO_TIMESTAMP, self.base));
-        let from = state.offsets.last_below(largest.1).map_or(0, |(.., position)| position);
+        let mut largest = state.largest.unwrap_or((NO_TIMESTAMP, self.base));
         let mut scan = Scan::new(&*file, from, position);
         while let Some((_, batch)) = scan.next_header().map_err(ScanError::into_io)? {
             if batch.max_timestamp() > largest.0 {

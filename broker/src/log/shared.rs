@@ -2,6 +2,7 @@
 //! files that wait for their removal.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::checkpoint::{self, Offsets};
 use super::partition_log::Log;
+use super::room::Room;
 use super::tail_cache::TailCache;
 use crate::env::Env;
 use crate::error::Fault;
@@ -28,6 +30,9 @@ pub(super) struct Shared {
     doomed: Mutex<BTreeMap<PathBuf, Millis>>,
     /// As they are in the file.
     pub(super) recovery_points: Mutex<Offsets>,
+    pub(super) room: Room,
+    /// Logs whose small files found no room: the flusher tries again.
+    starved: Mutex<Vec<Arc<Log>>>,
 }
 
 impl Shared {
@@ -36,7 +41,10 @@ impl Shared {
         path: PathBuf,
         cache: Arc<TailCache>,
         points: Offsets,
+        reserve_bytes: i64,
     ) -> Arc<Self> {
+        let room = Room::new(reserve_bytes);
+        room.ask(&*env.disk, &path);
         Arc::new(Self {
             env,
             path,
@@ -46,6 +54,8 @@ impl Shared {
             offline: watch::channel(None).0,
             doomed: Mutex::default(),
             recovery_points: Mutex::new(points),
+            room,
+            starved: Mutex::default(),
         })
     }
 
@@ -59,6 +69,42 @@ impl Shared {
             *why = Some(fault.to_string().into());
             true
         });
+    }
+
+    /// Refuses records that would use up the reserve.
+    pub(super) fn take_room(&self, bytes: usize, internal: bool) -> Result<(), String> {
+        self.room.take(bytes, internal, &*self.env.disk, &self.path)
+    }
+
+    pub(super) fn try_later(&self, log: Arc<Log>) {
+        self.starved.lock().push(log);
+    }
+
+    /// Looks whether there is room again.
+    pub(super) fn look_for_room(&self) {
+        self.room.ask(&*self.env.disk, &self.path);
+        for log in std::mem::take(&mut *self.starved.lock()) {
+            log.mark_dirty();
+        }
+    }
+
+    /// As [`Self::fail`], but for a lack of space, which passes.
+    pub(super) fn fail_unless_full(&self, fault: &Fault) {
+        if fault.is_full() {
+            tracing::warn!(%fault, "no room on the volume");
+        } else {
+            self.fail(fault);
+        }
+    }
+
+    /// As [`Self::fail`] for an error of the device; damaged data concern one partition only.
+    pub(super) fn fail_if_broken(&self, fault: &Fault) {
+        if let Fault::Disk { source, .. } = fault
+            && !matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::NotFound)
+            && !fault.is_full()
+        {
+            self.fail(fault);
+        }
     }
 
     pub(super) fn why_offline(&self) -> Option<Arc<str>> {

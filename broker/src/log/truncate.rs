@@ -20,8 +20,9 @@ impl Log {
     /// reaches over `offset` goes as a whole, so the log can end below it afterwards. Returns whether anything was removed.
     pub fn truncate_to(&self, offset: Offset) -> Result<bool, Fault> {
         if offset >= self.end_offset() {
-            // Epochs can begin past the end without a record.
-            self.epochs.lock().truncate_from_end(offset.max(self.end_offset() + 1));
+            // A leader that was deposed before it wrote anything has an epoch that begins at the end,
+            // of which no other log knows.
+            self.epochs.lock().truncate_from_end(self.end_offset());
             return Ok(false);
         }
         let first = self.segments.load().first_key_value().map_or(0, |(base, _)| *base);
@@ -44,7 +45,7 @@ impl Log {
             };
             let interval = self.config.load().index_interval_bytes;
             if !Arc::ptr_eq(&active, &writer.active) {
-                active.activate(offset, false, interval, now, |_| {})?;
+                active.activate(offset, Offset::MAX, interval, now, |_| {})?;
             }
             let offset = active.truncate_to(offset)?;
             writer.unsynced.retain(|segment| segment.base < active.base);
@@ -65,7 +66,7 @@ impl Log {
             for segment in old.values() {
                 self.remove_now(segment)?;
             }
-            for (at, _) in load::snapshots(&self.home)? {
+            for at in load::snapshots(&self.home)? {
                 self.home.disk.remove_file(&self.home.path(at, "snapshot"))?;
             }
             let now = self.shared.env.clock.wall_ms();
@@ -101,13 +102,16 @@ impl Log {
         // Durable at once: a removed segment that came back would lie behind a gap.
         let done = work(&mut writer)
             .and_then(|()| writer.active.file()?.sync())
-            .and_then(|()| self.home.disk.sync_dir(&self.dir()));
+            .and_then(|()| self.home.disk.sync_dir(&self.dir()))
+            .map_err(Fault::disk(self.dir()))
+            // A batch that reached over `offset` is gone as a whole.
+            .and_then(|()| self.shared.lower_recovery_point(&self.partition, self.end_offset()));
         self.truncations.fetch_add(1, Ordering::AcqRel);
         drop(writer);
         self.flushed.fetch_min(self.end_offset(), Ordering::AcqRel);
         self.mark_dirty();
         // Half a truncation is not a log.
-        done.map_err(Fault::disk(self.dir())).inspect_err(|fault| self.shared.fail(fault))
+        done.inspect_err(|fault| self.shared.fail(fault))
     }
 
     fn remove_now(&self, segment: &Segment) -> io::Result<()> {
@@ -123,10 +127,15 @@ impl Log {
         for (at, bytes) in std::mem::take(&mut writer.snapshots) {
             self.home.disk.write_atomically(&self.home.path(at, "snapshot"), &bytes)?;
         }
-        let now = self.shared.env.clock.wall_ms();
-        let expire_after = self.config.load().producer_id_expiration_ms;
+        let expiry =
+            (self.shared.env.clock.wall_ms(), self.config.load().producer_id_expiration_ms);
         let start = self.start_offset();
-        writer.producers = load::newest_snapshot(&self.home, start, end, now, expire_after)?;
+        let mut found = load::snapshots(&self.home)?;
+        // Of records that are gone.
+        for at in found.split_off(&(end + 1)) {
+            self.home.disk.remove_file(&self.home.path(at, "snapshot"))?;
+        }
+        writer.producers = load::newest_snapshot(&self.home, &mut found, start, end, expiry)?;
         self.replay_producers(&mut writer.producers, end)
     }
 

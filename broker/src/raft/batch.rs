@@ -25,9 +25,12 @@ pub fn of_records(records: &[Record], at: Place) -> Bytes {
     builder.build()
 }
 
-pub fn of_control(control: &Control, at: Place) -> Bytes {
+/// One batch of control records.
+pub fn of_controls(controls: &[Control], at: Place) -> Bytes {
     let mut builder = BatchBuilder::new().base_offset(at.offset).leader_epoch(at.epoch).control();
-    builder.push(at.now, Some(&control.key()), Some(&control.value()));
+    for control in controls {
+        builder.push(at.now, Some(&control.key()), Some(&control.value()));
+    }
     builder.build()
 }
 

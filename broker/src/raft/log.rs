@@ -15,11 +15,33 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use super::messages::{LogEnd, LogView};
 use crate::env::disk::{Open, read_full};
 use crate::env::{Disk, DiskFile, Env};
 use crate::error::Fault;
 use crate::types::{LeaderEpoch, NO_EPOCH, Offset};
 use crate::wire::records::{BatchView, Batches, RecordsError};
+
+impl LogView for MetadataLog {
+    fn end(&self) -> LogEnd {
+        let inner = self.inner.lock();
+        let epoch = inner.epochs.last().map_or(0, |(epoch, _)| *epoch);
+        LogEnd { epoch, offset: inner.end_offset() }
+    }
+
+    fn end_of_epoch(&self, epoch: LeaderEpoch) -> LogEnd {
+        let (epoch, offset) = self.end_of_epoch(epoch);
+        LogEnd { epoch: epoch.max(0), offset }
+    }
+
+    fn start_offset(&self) -> Offset {
+        self.start_offset()
+    }
+
+    fn snapshot(&self) -> Option<LogEnd> {
+        None
+    }
+}
 
 /// The folder's name inside of the metadata log directory.
 pub const FOLDER: &str = "__cluster_metadata-0";

@@ -1,14 +1,31 @@
-//! The metadata log and its quorum.
+//! The metadata log and its quorum: Kafka's KRaft.
 //!
-//! One voter so far: the node with the controller role leads alone, in a new epoch at each start,
-//! and what it has synced is committed. Brokers are observers and follow by Fetch, with the epoch
-//! checks and truncation that more voters will need, too. [`log`] is the file, [`state`] the vote
-//! that must survive, [`batch`] how records become batches and back, [`observer`] the pure
-//! follower. Deliberately absent: elections (a second voter is refused by `config`).
+//! [`node`] is one replica, pure: events in, effects out; [`requests`] and [`answers`] are what it
+//! does with what others say, [`roles`] what it is meanwhile, [`changes`] how voters come and go,
+//! [`voters`] who they are. [`opening`] is what a start finds, [`founding`] how a cluster begins. [`quorum`] carries the effects out, in order: [`state`] is the vote
+//! that must survive, [`log`] the file, [`peers`] the calls to other nodes, [`rpc`] their form on
+//! the wire, [`batch`] how records become batches and back. The controller drives it all, because
+//! what it decides and what the quorum commits have to stay in step.
 
+pub mod answers;
 pub mod batch;
+pub mod changes;
+pub mod founding;
 pub mod log;
-pub mod observer;
+pub mod messages;
+pub mod node;
+pub mod opening;
+pub mod peers;
+pub mod quorum;
+pub mod requests;
+pub mod roles;
+pub mod rpc;
+pub mod serve;
 pub mod state;
+#[cfg(test)]
+mod tests;
+pub mod voters;
 
 pub use log::MetadataLog;
+pub use quorum::{Quorum, Status};
+pub use serve::Handle;

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::messages::{Election, ReplicaKey};
 use crate::env::Disk;
 use crate::error::Fault;
 use crate::log::{uuid_from_text, uuid_to_text};
 use crate::types::{LeaderEpoch, NodeId};
 
-const FILE: &str = "quorum-state";
+pub const FILE: &str = "quorum-state";
 
 /// Who leads in which epoch, as far as this node knows, and for whom it voted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,24 @@ impl Default for QuorumState {
 }
 
 impl QuorumState {
+    pub fn of(election: Election) -> Self {
+        Self {
+            leader_id: election.leader.unwrap_or(-1),
+            leader_epoch: election.epoch,
+            voted_id: election.voted.map_or(-1, |voted| voted.id),
+            voted_directory: election.voted.map_or(Uuid::nil(), |voted| voted.directory),
+        }
+    }
+
+    pub fn election(self) -> Election {
+        let voted = ReplicaKey::new(self.voted_id, self.voted_directory);
+        Election {
+            epoch: self.leader_epoch.max(0),
+            leader: (self.leader_id >= 0).then_some(self.leader_id),
+            voted: (self.voted_id >= 0).then_some(voted),
+        }
+    }
+
     /// Reads the file in `folder`; none when it was never written. Understands both of Kafka's
     /// data versions.
     pub fn read(disk: &dyn Disk, folder: &Path) -> Result<Option<Self>, Fault> {

@@ -17,6 +17,8 @@ use crate::types::{BrokerEpoch, Millis, NodeId};
 
 /// ISRs that are to be proposed; the newest per partition, so bounded by the partitions.
 pub type Proposals = BTreeMap<(Uuid, i32), Proposal>;
+/// In which directories replicas lie; the newest per partition.
+pub type Assignments = BTreeMap<(Uuid, i32), Uuid>;
 
 pub struct Context {
     pub me: NodeId,
@@ -29,6 +31,9 @@ pub struct Context {
     proposals: Mutex<Proposals>,
     /// Told when there is something to propose.
     pub proposed: Notify,
+    assignments: Mutex<Assignments>,
+    /// Told when the controller is to hear of a directory.
+    pub assigned: Notify,
 }
 
 impl Context {
@@ -47,6 +52,8 @@ impl Context {
             broker_epoch,
             proposals: Mutex::default(),
             proposed: Notify::new(),
+            assignments: Mutex::default(),
+            assigned: Notify::new(),
         })
     }
 
@@ -66,6 +73,30 @@ impl Context {
     pub fn propose(&self, topic: Uuid, partition: i32, proposal: Proposal) {
         self.proposals.lock().insert((topic, partition), proposal);
         self.proposed.notify_one();
+    }
+
+    /// The controller is to be told that the replica here lies in `directory`.
+    pub fn assign(&self, topic: Uuid, partition: i32, directory: Uuid) {
+        self.assignments.lock().insert((topic, partition), directory);
+        self.assigned.notify_one();
+    }
+
+    /// At most `count`.
+    pub fn take_assignments(&self, count: usize) -> Assignments {
+        let mut all = self.assignments.lock();
+        let mut taken = std::mem::take(&mut *all);
+        if let Some(first_left) = taken.keys().nth(count).copied() {
+            *all = taken.split_off(&first_left);
+        }
+        taken
+    }
+
+    /// What was taken, unless there is something newer to tell.
+    pub fn assign_again(&self, assignments: Assignments) {
+        let mut all = self.assignments.lock();
+        for (key, directory) in assignments {
+            all.entry(key).or_insert(directory);
+        }
     }
 
     pub fn take_proposals(&self) -> Proposals {

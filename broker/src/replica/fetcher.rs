@@ -242,7 +242,8 @@ impl Fetcher {
             let from = partition.log.end_offset();
             let key = (partition.topic_id, partition.id.partition, *epoch);
             let delayed = self.delayed.contains_key(&key);
-            if !delayed && partition.log.synced_offset() >= from {
+            // A full disk is left alone until there is room again.
+            if !delayed && partition.log.has_room() && partition.log.synced_offset() >= from {
                 asked.push(Asked { partition: partition.clone(), epoch: *epoch, from });
             }
         }

@@ -2,9 +2,10 @@
 //!
 //! [`leader`] and [`follower`] are pure roles; [`partition`] drives them over a log; [`partitions`]
 //! holds all of this broker and follows the image; [`fetcher`] copies from leaders; [`isr`] asks
-//! the controller; [`tasks`] does what is due now and then.
+//! the controller; [`directories`] says where replicas lie; [`tasks`] does what is due now and then.
 
 pub mod context;
+pub mod directories;
 pub mod fetcher;
 pub mod follower;
 pub mod isr;

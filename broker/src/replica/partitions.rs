@@ -4,7 +4,7 @@
 //! until the one that no longer does. No image counts before the first one that holds this run's
 //! own registration: a broker that starts replays history, in which its topics do not exist yet or
 //! have other ids, and acting on that would delete data. From then on, what lies on the disk
-//! without being in the image is stray and deleted.
+//! without being in the image is stray and set aside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -34,7 +34,7 @@ use crate::controller::replay::Delta;
 use crate::coordinator::runtime::Groups;
 use crate::env::Env;
 use crate::error::{ErrorCode, Fault};
-use crate::log::{LogDir, Offsets};
+use crate::log::{LogDirs, Offsets};
 use crate::types::{BrokerEpoch, LeaderEpoch, Millis, NodeId, TopicPartition};
 
 /// Hears which partitions this broker leads.
@@ -48,8 +48,8 @@ type Topics = BTreeMap<Arc<str>, BTreeMap<i32, Arc<Partition>>>;
 pub struct Start<'a> {
     pub env: Env,
     pub settings: &'a Settings,
-    /// Its logs are loaded.
-    pub log_dir: Arc<LogDir>,
+    /// Started.
+    pub log_dirs: Arc<LogDirs>,
     pub image: Arc<ArcSwap<Image>>,
     pub link: Arc<ControllerLink>,
     /// Of this broker's registration.
@@ -63,26 +63,26 @@ pub struct Partitions {
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     pub context: Arc<Context>,
-    pub dir: Arc<LogDir>,
+    pub dirs: Arc<LogDirs>,
     pub sessions: Mutex<Sessions<Named>>,
     all: RwLock<Topics>,
     listeners: Mutex<Vec<Arc<dyn LeadershipListener>>>,
     /// Whether the images are of today; held while one is applied.
     current: Mutex<bool>,
-    /// What was found on the disk and no image has named yet.
-    unclaimed: Mutex<BTreeSet<TopicPartition>>,
+    /// What should be here and cannot be used, and whether only for lack of space.
+    pub(super) offline: RwLock<BTreeMap<TopicPartition, bool>>,
     /// Told when there is other or more to fetch.
     pub refetch: tokio::sync::Notify,
 }
 
 impl Partitions {
-    /// Starts with the logs that are loaded; the images bring roles.
+    /// The images bring roles, and say which logs are opened.
     pub fn start(start: Start<'_>) -> Arc<Self> {
-        let Start { env, settings, log_dir, image, link, broker_epoch } = start;
+        let Start { env, settings, log_dirs, image, link, broker_epoch } = start;
         let context = Context::new(env, settings.clone(), image, broker_epoch);
         let listener = settings.listeners.inter_broker.clone();
         let leaders = Arc::new(OverNetwork::new(context.clone(), listener));
-        let partitions = Self::new(context, log_dir, link.clone());
+        let partitions = Self::new(context, log_dirs, link.clone());
         partitions.run(link, leaders);
         partitions
     }
@@ -110,11 +110,10 @@ impl Partitions {
 
     pub fn new(
         context: Arc<Context>,
-        dir: Arc<LogDir>,
+        dirs: Arc<LogDirs>,
         controller: Arc<dyn ToController>,
     ) -> Arc<Self> {
         let (env, settings) = (&context.env, &context.settings);
-        let found = dir.logs().iter().map(|log| log.partition().clone()).collect();
         let slots = settings.max_incremental_fetch_session_cache_slots;
         let sessions = Sessions::new(usize::try_from(slots).unwrap_or(0), env.random.clone());
         let producer_ids = ProducerIds::new(context.clone(), controller);
@@ -124,12 +123,12 @@ impl Partitions {
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
             context,
-            dir,
+            dirs,
             sessions: Mutex::new(sessions),
             all: RwLock::default(),
             listeners: Mutex::default(),
             current: Mutex::new(false),
-            unclaimed: Mutex::new(found),
+            offline: RwLock::default(),
             refetch: tokio::sync::Notify::new(),
         })
     }
@@ -155,6 +154,9 @@ impl Partitions {
     pub fn find(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
         if let Some(found) = self.get(topic, partition) {
             return Ok(found);
+        }
+        if self.offline.read().contains_key(&TopicPartition::new(topic, partition)) {
+            return Err(ErrorCode::KafkaStorageError);
         }
         match self.context.image.load().partition(topic, partition) {
             Some(_) => Err(ErrorCode::NotLeaderOrFollower),
@@ -196,8 +198,7 @@ impl Partitions {
         let mut epoch = self.context.broker_epoch.clone();
         loop {
             if let Some(me) = self.me.upgrade() {
-                let env = &self.context.env;
-                env.blocking(move || me.apply(&me.image(), &Delta::default())).await;
+                me.apply_image(me.image(), Delta::default()).await;
             }
             if *self.current.lock() || epoch.changed().await.is_err() {
                 return;
@@ -216,11 +217,34 @@ impl Partitions {
             self.apply_partition(new, topic, changed, image, &mut gained, &mut lost);
         }
         self.apply_configs(new, delta);
-        self.claim(new);
-        for listener in self.listeners.lock().iter() {
-            listener.on_leadership(&gained, &lost);
-        }
+        self.set_aside_strays(new);
+        self.tell(&gained, &lost);
         self.refetch.notify_one();
+    }
+
+    pub(super) fn tell(&self, gained: &[(TopicPartition, LeaderEpoch)], lost: &[TopicPartition]) {
+        for listener in self.listeners.lock().iter() {
+            listener.on_leadership(gained, lost);
+        }
+    }
+
+    /// Blocking. Does once more what the image asks for `partitions`.
+    pub(super) fn apply_again(&self, partitions: Vec<TopicPartition>) {
+        let current = self.current.lock();
+        if *current {
+            let delta = Delta { partitions: partitions.into_iter().collect(), ..Delta::default() };
+            self.apply_delta(&self.image(), &delta);
+        }
+    }
+
+    /// Opens what `new` names, several logs at a time, and does what it asks for.
+    pub(super) async fn apply_image(&self, new: Arc<Image>, delta: Delta) {
+        let Some(me) = self.me.upgrade() else { return };
+        let first = !*self.current.lock() && self.holds_registration(&new);
+        if first {
+            self.dirs.open_all(self.found_of(&new)).await;
+        }
+        self.context.env.blocking(move || me.apply(&new, &delta)).await;
     }
 
     fn apply_partition(
@@ -235,6 +259,7 @@ impl Partitions {
         let me = self.context.me;
         let here = self.get(&id.topic, id.partition);
         if !image.replicas.contains(&me) {
+            self.offline.write().remove(id);
             if let Some(here) = here {
                 lost.push(id.clone());
                 self.remove(&here);
@@ -242,18 +267,18 @@ impl Partitions {
             return;
         }
         let was_leader = here.as_ref().is_some_and(|here| here.is_leader());
-        let partition = match here {
-            Some(here) if here.topic_id == topic.id => here,
-            Some(other) => {
-                self.remove(&other);
-                match self.open(new, topic.id, id) {
-                    Ok(opened) => opened,
-                    Err(fault) => return report(id, &fault),
-                }
+        let here = here.filter(|here| {
+            let same = here.topic_id == topic.id;
+            if !same {
+                self.remove(here);
             }
-            None => match self.open(new, topic.id, id) {
+            same
+        });
+        let partition = match here {
+            Some(here) => here,
+            None => match self.open(new, topic, id, image) {
                 Ok(opened) => opened,
-                Err(fault) => return report(id, &fault),
+                Err(fault) => return self.failed(id, topic.id, &fault),
             },
         };
         let rules = self.rules(new, &id.topic);
@@ -274,42 +299,25 @@ impl Partitions {
         }
     }
 
-    /// Opens or creates the log. One that belongs to an earlier topic of that name is deleted.
-    fn open(
-        &self,
-        image: &Image,
-        topic_id: Uuid,
-        id: &TopicPartition,
-    ) -> Result<Arc<Partition>, Fault> {
-        let config = log_config::of_topic(image, &self.context.settings, &id.topic);
-        let mut known = self.dir.high_watermarks().get(id).copied().unwrap_or(0);
-        let unclaimed = self.unclaimed.lock().remove(id);
-        if let Some(log) = self.dir.log(id)
-            && log.topic_id().is_some_and(|found| found != topic_id)
-        {
-            tracing::warn!(partition = %id, "a log of an earlier topic of that name is deleted");
-            self.dir.delete(id)?;
-            known = 0;
-        }
-        let log = match self.dir.log(id) {
-            Some(log) => {
-                log.set_config(config);
-                log.assign_topic_id(topic_id)?;
-                log
-            }
-            None => self.dir.create(id, Some(topic_id), config)?,
-        };
-        if !unclaimed {
-            // The checkpoint is of a log that is gone.
-            known = known.min(log.end_offset());
-        }
-        let partition = Partition::new(id.clone(), topic_id, log, known, self.context.clone());
+    pub(super) fn insert(&self, partition: &Arc<Partition>) {
+        let id = &partition.id;
+        self.offline.write().remove(id);
         let mut all = self.all.write();
         all.entry(id.topic.clone()).or_default().insert(id.partition, partition.clone());
-        Ok(partition)
+    }
+
+    pub(super) fn take_out(&self, id: &TopicPartition) {
+        let mut all = self.all.write();
+        if let Some(topic) = all.get_mut(&id.topic) {
+            topic.remove(&id.partition);
+            if topic.is_empty() {
+                all.remove(&id.topic);
+            }
+        }
     }
 
     fn drop_topic(&self, name: &str, id: Uuid, lost: &mut Vec<TopicPartition>) {
+        self.offline.write().retain(|offline, _| &*offline.topic != name);
         let of_topic: Vec<_> = match self.all.read().get(name) {
             Some(topic) => topic.values().filter(|it| it.topic_id == id).cloned().collect(),
             None => return,
@@ -322,39 +330,12 @@ impl Partitions {
 
     fn remove(&self, partition: &Partition) {
         let id = &partition.id;
-        {
-            let mut all = self.all.write();
-            if let Some(topic) = all.get_mut(&id.topic) {
-                topic.remove(&id.partition);
-                if topic.is_empty() {
-                    all.remove(&id.topic);
-                }
-            }
-        }
+        self.take_out(id);
         partition.retire();
-        match self.dir.delete(id) {
+        let deleted = self.dirs.online().try_fold(false, |any, dir| Ok(dir.delete(id)? || any));
+        match deleted {
             Ok(_) => tracing::info!(partition = %id, "deleted"),
             Err(fault) => report(id, &fault),
-        }
-    }
-
-    /// Deletes what the image does not name, or names for other brokers.
-    fn claim(&self, image: &Image) {
-        let stray = std::mem::take(&mut *self.unclaimed.lock());
-        for id in stray {
-            if &*id.topic == crate::controller::topics::METADATA_TOPIC {
-                continue;
-            }
-            let ours = image
-                .partition(&id.topic, id.partition)
-                .is_some_and(|it| it.replicas.contains(&self.context.me));
-            if ours {
-                continue;
-            }
-            tracing::warn!(partition = %id, "stray: in no image for this broker; deleted");
-            if let Err(fault) = self.dir.delete(&id) {
-                report(&id, &fault);
-            }
         }
     }
 
@@ -398,7 +379,7 @@ impl Partitions {
     pub fn checkpoint_high_watermarks(&self) -> Result<(), Fault> {
         let all = self.all();
         let offsets: Offsets = all.iter().map(|it| (it.id.clone(), it.high_watermark())).collect();
-        self.dir.write_high_watermarks(&offsets)
+        self.dirs.write_high_watermarks(&offsets)
     }
 
     /// Blocking. Deletes what retention allows.
@@ -420,8 +401,6 @@ fn report(id: &TopicPartition, fault: &Fault) {
 #[async_trait]
 impl Listener for Partitions {
     async fn on_image(&self, _: &Arc<Image>, new: &Arc<Image>, delta: &Delta) {
-        let Some(me) = self.me.upgrade() else { return };
-        let (new, delta) = (new.clone(), delta.clone());
-        self.context.env.blocking(move || me.apply(&new, &delta)).await;
+        self.apply_image(new.clone(), delta.clone()).await;
     }
 }

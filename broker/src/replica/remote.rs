@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
-    AlterPartitionResponse, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+    AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
 
 use super::context::Context;
@@ -46,6 +47,10 @@ pub trait ToController: Send + Sync {
         &self,
         request: AllocateProducerIdsRequest,
     ) -> Result<AllocateProducerIdsResponse, Failure>;
+    async fn assign_replicas_to_dirs(
+        &self,
+        request: AssignReplicasToDirsRequest,
+    ) -> Result<AssignReplicasToDirsResponse, Failure>;
 }
 
 #[async_trait]
@@ -61,6 +66,13 @@ impl ToController for ControllerLink {
         &self,
         request: AllocateProducerIdsRequest,
     ) -> Result<AllocateProducerIdsResponse, Failure> {
+        self.send(request).await.map_err(|error| error.to_string())
+    }
+
+    async fn assign_replicas_to_dirs(
+        &self,
+        request: AssignReplicasToDirsRequest,
+    ) -> Result<AssignReplicasToDirsResponse, Failure> {
         self.send(request).await.map_err(|error| error.to_string())
     }
 }

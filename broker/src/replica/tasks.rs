@@ -9,8 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::partitions::Partitions;
 use super::remote::{Leaders, ToController};
-use super::{fetcher, isr};
+use super::{directories, fetcher, isr};
 use crate::env;
+
+/// How often replicas are made that found no room.
+const RETRY_AFTER_FULL: Duration = Duration::from_secs(5);
 
 /// Starts all tasks; they end when `stop` is cancelled.
 pub fn start(
@@ -20,11 +23,13 @@ pub fn start(
     stop: &CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     vec![
-        env::spawn(isr::run(partitions.clone(), controller, stop.clone())),
+        env::spawn(isr::run(partitions.clone(), controller.clone(), stop.clone())),
+        env::spawn(directories::run(partitions.clone(), controller, stop.clone())),
         env::spawn(fetcher::supervise(partitions.clone(), leaders, stop.clone())),
         env::spawn(check_isrs(partitions.clone(), stop.clone())),
         env::spawn(checkpoint(partitions.clone(), stop.clone())),
         env::spawn(retain(partitions.clone(), stop.clone())),
+        env::spawn(retry_after_full(partitions.clone(), stop.clone())),
         env::spawn(apply_once_registered(partitions.clone(), stop.clone())),
     ]
 }
@@ -78,5 +83,12 @@ async fn retain(partitions: Arc<Partitions>, stop: CancellationToken) {
         let env = &partitions.context.env;
         let now = env.clock.wall_ms();
         env.blocking(move || all.retain(now)).await;
+    }
+}
+
+async fn retry_after_full(partitions: Arc<Partitions>, stop: CancellationToken) {
+    while pause(&partitions, RETRY_AFTER_FULL, &stop).await {
+        let all = partitions.clone();
+        partitions.context.env.blocking(move || all.retry_after_full()).await;
     }
 }

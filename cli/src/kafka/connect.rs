@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ottla_client::{Admin, Client, Error};
+use ottla_client::{Admin, Client, Controllers, Error};
 
 use super::options::{Opt, Options, value};
 use super::{Stop, complain};
@@ -23,6 +23,18 @@ pub(crate) const COMMAND_CONFIG: Opt = value(
     "command config property file",
     "Property file containing configs to be passed to Admin Client.",
 );
+
+pub(crate) const BOOTSTRAP_CONTROLLER: Opt = value(
+    "bootstrap-controller",
+    "controller to connect to",
+    "A comma-separated list of host:port pairs of controllers, in place of --bootstrap-server.",
+);
+
+/// Whom a tool asks that can ask either.
+pub(crate) enum Asked {
+    Brokers(Admin),
+    Controllers(Controllers),
+}
 
 pub(crate) type Properties = BTreeMap<String, String>;
 
@@ -139,6 +151,22 @@ pub(crate) async fn admin(options: &Options) -> Result<Admin, Stop> {
     let client = client_options(&mut properties, "adminclient")?;
     check_left_over(&properties)?;
     Ok(Admin::of(connect(&bootstrap, client).await?))
+}
+
+/// Connects to the brokers of `--bootstrap-server` or the controllers of `--bootstrap-controller`,
+/// with those of `properties` that are a client's.
+pub(crate) async fn either(options: &Options, mut properties: Properties) -> Result<Asked, Stop> {
+    options.excludes("bootstrap-server", &["bootstrap-controller"])?;
+    let client = client_options(&mut properties, "adminclient")?;
+    if let Some(controllers) = options.value("bootstrap-controller")? {
+        return Ok(Asked::Controllers(Controllers::at(controllers, client)?));
+    }
+    let Some(bootstrap) = bootstrap(options, &["bootstrap-server"])? else {
+        return Err(Stop::Usage(
+            "one of the arguments --bootstrap-server --bootstrap-controller is required".into(),
+        ));
+    };
+    Ok(Asked::Brokers(Admin::of(connect(&bootstrap, client).await?)))
 }
 
 /// Connects, with Kafka's patience: a cluster that is starting is waited for, and the user is told.

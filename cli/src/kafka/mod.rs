@@ -8,17 +8,22 @@
 //! left out where `OTTLA_BOOTSTRAP` names the cluster, topics are described in order of name.
 
 mod cluster;
+mod cluster_tool;
 mod configs;
 mod connect;
 mod console_consumer;
 mod console_producer;
 mod consumer_groups;
 mod describe_groups;
+mod features;
 mod filter;
 mod formatter;
+mod leader_election;
 mod line_reader;
+mod metadata_quorum;
 mod offsets;
 mod options;
+mod reassign_partitions;
 mod reset_offsets;
 mod time;
 mod topics;
@@ -51,6 +56,11 @@ const TOOLS: &[&Tool] = &[
     &offsets::DELETE_RECORDS,
     &cluster::API_VERSIONS,
     &cluster::LOG_DIRS,
+    &cluster_tool::TOOL,
+    &features::TOOL,
+    &leader_election::TOOL,
+    &metadata_quorum::TOOL,
+    &reassign_partitions::TOOL,
 ];
 
 /// Why a tool ends early.

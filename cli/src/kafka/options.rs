@@ -11,8 +11,16 @@ use super::{Stop, Tool};
 /// One option of a tool.
 pub(crate) struct Opt {
     pub(crate) name: &'static str,
+    /// A letter that stands for the name, where Kafka's tool has one; else empty.
+    pub(crate) letter: &'static str,
     pub(crate) takes: Takes,
     pub(crate) help: &'static str,
+}
+
+impl Opt {
+    pub(crate) const fn or(self, letter: &'static str) -> Self {
+        Self { letter, ..self }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,15 +33,15 @@ pub(crate) enum Takes {
 }
 
 pub(crate) const fn flag(name: &'static str, help: &'static str) -> Opt {
-    Opt { name, takes: Takes::Nothing, help }
+    Opt { name, letter: "", takes: Takes::Nothing, help }
 }
 
 pub(crate) const fn value(name: &'static str, what: &'static str, help: &'static str) -> Opt {
-    Opt { name, takes: Takes::Value(what), help }
+    Opt { name, letter: "", takes: Takes::Value(what), help }
 }
 
 pub(crate) const fn perhaps(name: &'static str, what: &'static str, help: &'static str) -> Opt {
-    Opt { name, takes: Takes::Perhaps(what), help }
+    Opt { name, letter: "", takes: Takes::Perhaps(what), help }
 }
 
 /// What every tool takes.
@@ -159,7 +167,8 @@ impl Options {
 
 fn find(tool: &Tool, name: &str) -> Result<&'static Opt, Stop> {
     let all = || tool.options.iter().chain(COMMON);
-    if let Some(exact) = all().find(|option| option.name == name) {
+    let exact = |option: &&Opt| option.name == name || option.letter == name;
+    if let Some(exact) = all().find(exact) {
         return Ok(exact);
     }
     if name == "zookeeper" {

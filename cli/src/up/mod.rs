@@ -3,12 +3,14 @@
 //! The same validation and the same topic logic as in the operator; where that applies objects,
 //! this starts processes. Deliberately absent: scaling a cluster and removing one while it runs.
 
+mod books;
 mod manifests;
 mod plan;
 mod ports;
 mod process;
 mod supervisor;
 mod topics;
+mod voters;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -19,7 +21,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, interval};
 
+use books::Books;
 use manifests::Manifests;
+use ottla_operator::cluster::{Layout, ValidCluster};
 use plan::ClusterPlan;
 use supervisor::Supervisor;
 
@@ -37,7 +41,7 @@ pub struct Args {
     /// Manifest files with KafkaCluster and KafkaTopic resources
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The first broker's port; the others follow; between themselves they use ports 500 and 1000 above
+    /// The first broker's port; the others follow; between themselves they use ports from 500 and from 1000 above
     #[arg(long, default_value_t = 9092, value_parser = clap::value_parser!(u16).range(1..=63000))]
     port: u16,
     /// Folder of the brokers' data, settings and logs; survives restarts
@@ -65,8 +69,8 @@ pub(crate) enum Error {
     Folder { path: PathBuf, source: io::Error },
     #[error("another `ottla up` runs in {path}: stop it or choose another folder with --data", path = path.display())]
     Running { path: PathBuf },
-    #[error("broker {id} of {cluster} cannot be started: {source}")]
-    Start { cluster: String, id: i32, source: io::Error },
+    #[error("{node} of {cluster} cannot be started: {source}")]
+    Start { cluster: String, node: String, source: io::Error },
     #[error("{0}")]
     Runtime(#[from] io::Error),
 }
@@ -92,7 +96,7 @@ async fn up(args: Args) -> Result<(), Error> {
     let mut text = manifests::read(&args.files).map_err(Error::Manifest)?;
     let manifests = Manifests::parse(&text).map_err(Error::Manifest)?;
     let _lock = lock(&args.data)?;
-    let plans = plan(&manifests, &args)?;
+    let plans = plan(&manifests, &args, &[])?;
     ports::check(plans.iter().flat_map(ClusterPlan::ports))?;
 
     let mut clusters = Vec::new();
@@ -113,7 +117,7 @@ async fn up(args: Args) -> Result<(), Error> {
 /// Starts everything and says how to use it.
 async fn bring_up(plans: &[ClusterPlan], clusters: &mut Vec<Cluster>) -> Result<(), Error> {
     for plan in plans {
-        let mut cluster = Cluster { plan: plan.clone(), brokers: Vec::new() };
+        let mut cluster = Cluster { plan: plan.clone(), nodes: Vec::new(), care: None };
         let started = Instant::now();
         let launched = cluster.launch();
         clusters.push(cluster);
@@ -121,9 +125,21 @@ async fn bring_up(plans: &[ClusterPlan], clusters: &mut Vec<Cluster>) -> Result<
         topics::wait_until_serving(plan).await;
         say!("{}: all brokers serve after {:.1} s", plan.name, started.elapsed().as_secs_f32());
         topics::apply(plan).await;
+        if let Some(care) = clusters.last_mut().and_then(|cluster| cluster.care.as_mut()) {
+            care.settled().await;
+        }
+        let voters: Vec<_> = plan.books.layout.voters().map(|id| id.to_string()).collect();
+        say!("{}: {} after {:.1} s", plan.name, vote(&voters), started.elapsed().as_secs_f32());
         greet(plan);
     }
     Ok(())
+}
+
+fn vote(voters: &[String]) -> String {
+    match voters {
+        [one] => format!("node {one} is the controller"),
+        all => format!("nodes {} vote", all.join(", ")),
+    }
 }
 
 fn greet(plan: &ClusterPlan) {
@@ -159,7 +175,10 @@ async fn follow_edits(
             continue;
         }
         *text = now;
-        match Manifests::parse(text).map_err(Error::Manifest).and_then(|new| plan(&new, args)) {
+        match Manifests::parse(text)
+            .map_err(Error::Manifest)
+            .and_then(|new| plan(&new, args, clusters))
+        {
             Err(error) => say!("the edit is not applied: {error}"),
             Ok(plans) => tokio::select! {
                 biased;
@@ -190,18 +209,21 @@ async fn apply_edit(plans: &[ClusterPlan], clusters: &mut [Cluster]) {
 
 struct Cluster {
     plan: ClusterPlan,
-    brokers: Vec<Supervisor>,
+    /// In the order of the plan's nodes.
+    nodes: Vec<Supervisor>,
+    care: Option<voters::Care>,
 }
 
 impl Cluster {
     fn launch(&mut self) -> Result<(), Error> {
-        for broker in &self.plan.brokers {
-            let supervisor =
-                Supervisor::start(&self.plan.name, broker.clone()).map_err(|source| {
-                    Error::Start { cluster: self.plan.name.clone(), id: broker.id, source }
-                })?;
-            self.brokers.push(supervisor);
+        for node in self.plan.nodes() {
+            let failed = |source| {
+                let (cluster, node) = (self.plan.name.clone(), node.title());
+                Error::Start { cluster, node, source }
+            };
+            self.nodes.push(Supervisor::start(&self.plan.name, node.clone()).map_err(failed)?);
         }
+        self.care = Some(voters::Care::start(&self.plan));
         Ok(())
     }
 
@@ -216,13 +238,13 @@ impl Cluster {
             );
             return;
         }
-        for (at, broker) in plan.brokers.iter().enumerate() {
-            if *broker == self.plan.brokers[at] {
+        for ((node, old), running) in plan.nodes().zip(self.plan.nodes()).zip(&self.nodes) {
+            if node == old {
                 continue;
             }
-            say!("{}: new settings for broker {}: it is restarted", plan.name, broker.id);
-            if let Err(error) = self.brokers[at].restart(broker.clone()).await {
-                say!("{}: broker {} cannot be restarted: {error}", plan.name, broker.id);
+            say!("{}: new settings for {}: it is restarted", plan.name, node.title());
+            if let Err(error) = running.restart(node.clone()).await {
+                say!("{}: {} cannot be restarted: {error}", plan.name, node.title());
                 return;
             }
             topics::wait_until_in_sync(plan).await;
@@ -240,12 +262,15 @@ impl Cluster {
         self.plan = plan.clone();
     }
 
-    /// The controller last, so that the others can hand over their leaders.
+    /// Those without a vote first, so that they can hand over their leaders; the voters at once,
+    /// as the last one of them could not be sure of anything.
     async fn stop(mut self) {
-        let rest = self.brokers.split_off(self.brokers.len().min(1));
-        futures::future::join_all(rest.into_iter().map(Supervisor::stop)).await;
-        for controller in self.brokers {
-            controller.stop().await;
+        drop(self.care.take());
+        let layout = self.plan.books.layout;
+        let nodes = self.plan.nodes().map(|node| node.id).zip(self.nodes);
+        let (voters, rest): (Vec<_>, Vec<_>) = nodes.partition(|(id, _)| layout.votes(*id));
+        for wave in [rest, voters] {
+            futures::future::join_all(wave.into_iter().map(|(_, node)| node.stop())).await;
         }
     }
 }
@@ -291,18 +316,58 @@ fn lock(data: &Path) -> Result<File, Error> {
     }
 }
 
-fn plan(manifests: &Manifests, args: &Args) -> Result<Vec<ClusterPlan>, Error> {
+/// What the manifests ask for. Who votes in a cluster of those `running` stays as it is.
+fn plan(
+    manifests: &Manifests,
+    args: &Args,
+    running: &[Cluster],
+) -> Result<Vec<ClusterPlan>, Error> {
     let data = std::path::absolute(&args.data)
         .map_err(|source| Error::Folder { path: args.data.clone(), source })?;
     let mut base = args.port;
     let mut plans = Vec::new();
     for cluster in &manifests.clusters {
-        let id = cluster_id(&data.join(&cluster.name))?;
+        let folder = data.join(&cluster.name);
+        let books = match running.iter().find(|running| running.plan.name == cluster.name) {
+            Some(running) => running.plan.books.clone(),
+            None => books(cluster, &folder, base)?,
+        };
+        let id = cluster_id(&folder)?;
         let topics = manifests.topics_of(&cluster.name);
-        plans.push(ClusterPlan::new(cluster, topics, &id, base, &data));
+        plans.push(ClusterPlan::new(cluster, topics, &id, base, &data, books));
         base = base.saturating_add(u16::try_from(cluster.spec.replicas).unwrap_or(u16::MAX));
     }
     Ok(plans)
+}
+
+/// What the folder says of its quorum; a manifest that says otherwise is told so.
+fn books(cluster: &ValidCluster, folder: &Path, base: u16) -> Result<Books, Error> {
+    let port = base.saturating_add(plan::CONTROLLER);
+    let books = Books::open(folder, cluster.layout, port)
+        .map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+    if let Layout::Combined { voters } = books.layout
+        && voters > cluster.spec.replicas
+    {
+        return Err(Error::Manifest(format!(
+            "KafkaCluster {:?}: spec.replicas is {}, but {voters} brokers of {} vote and all of them \
+             are needed: raise it, or choose another folder with --data",
+            cluster.name,
+            cluster.spec.replicas,
+            folder.display()
+        )));
+    }
+    let earlier = books.layout == Layout::Static;
+    if earlier {
+        say!("{}: made by an earlier version, it keeps its one controller, node 0", cluster.name);
+    } else if books.layout != cluster.layout {
+        say!(
+            "{}: its voters stay {}: {} can be had in a new --data folder only",
+            cluster.name,
+            books.layout,
+            cluster.layout
+        );
+    }
+    Ok(books)
 }
 
 /// The id of the cluster whose data lie in `folder`; made once, when there is none.

@@ -1,4 +1,4 @@
-//! One broker as a child process: its folder, its log file, its pid file, its end.
+//! One node as a child process: its folder, its log file, its pid file, its end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use ottla_operator::cluster::build::properties::FOUNDING;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
@@ -60,17 +61,21 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the broker of `folder`, whose settings file is in place.
+    /// Starts the node of `folder`, whose settings file is in place; with the permission to found
+    /// its cluster if it `may_found`.
     ///
     /// It gets a process group of its own, so that Ctrl-C reaches only us, and our end of its
     /// standard input, so that it stops when we are gone, however we went.
-    pub fn start(folder: &Folder) -> io::Result<Self> {
+    pub fn start(folder: &Folder, may_found: bool) -> io::Result<Self> {
         let log = open_log(&folder.log())?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("broker")
-            .arg("--stop-with-stdin")
-            .arg("--config")
-            .arg(folder.settings())
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("broker").arg("--stop-with-stdin").arg("--config").arg(folder.settings());
+        if may_found {
+            // Not in the file, which outlives the permission.
+            let (name, value) = FOUNDING;
+            command.arg("--override").arg(format!("{name}={value}"));
+        }
+        let mut child = command
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| keeps(&name.to_string_lossy())))
             .stdin(Stdio::piped())

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::plan::BrokerPlan;
+use super::books::Books;
+use super::plan::NodePlan;
 use super::process::Process;
 use super::say;
 
@@ -23,7 +24,7 @@ const SHOWN_LINES: usize = 10;
 
 enum Command {
     /// Stop, take these settings, start again.
-    Restart(Box<BrokerPlan>, oneshot::Sender<io::Result<()>>),
+    Restart(Box<NodePlan>, oneshot::Sender<io::Result<()>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -35,14 +36,14 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Writes the broker's files and starts it. An error means that it never ran.
-    pub fn start(cluster: &str, plan: BrokerPlan) -> io::Result<Self> {
+    pub fn start(cluster: &str, plan: NodePlan) -> io::Result<Self> {
         let process = launch(cluster, &plan)?;
         let (commands, inbox) = mpsc::channel(4);
         let task = tokio::spawn(supervise(cluster.to_owned(), plan, process, inbox));
         Ok(Self { commands, task })
     }
 
-    pub async fn restart(&self, plan: BrokerPlan) -> io::Result<()> {
+    pub async fn restart(&self, plan: NodePlan) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
         if self.commands.send(Command::Restart(Box::new(plan), done)).await.is_err() {
             return Err(io::Error::other("its supervisor has ended"));
@@ -59,18 +60,20 @@ impl Supervisor {
     }
 }
 
-fn launch(cluster: &str, plan: &BrokerPlan) -> io::Result<Process> {
+fn launch(cluster: &str, plan: &NodePlan) -> io::Result<Process> {
     let files = plan.files();
     fs::create_dir_all(files.data())?;
     fs::write(files.settings(), &plan.settings)?;
-    let process = Process::start(&files)?;
-    say!("{cluster}: broker {} started on 127.0.0.1:{} (pid {})", plan.id, plan.port, process.pid);
+    // Asked at each start: what is spent since the last one is not given again.
+    let may_found = plan.founder.as_ref().is_some_and(Books::may_found);
+    let process = Process::start(&files, may_found)?;
+    say!("{cluster}: {} started on 127.0.0.1:{} (pid {})", plan.title(), plan.port, process.pid);
     Ok(process)
 }
 
 async fn supervise(
     cluster: String,
-    mut plan: BrokerPlan,
+    mut plan: NodePlan,
     process: Process,
     mut inbox: mpsc::Receiver<Command>,
 ) {
@@ -85,7 +88,7 @@ async fn supervise(
                 match launch(&cluster, &plan) {
                     Ok(process) => running = Some(process),
                     Err(error) => {
-                        say!("{cluster}: broker {} cannot be started: {error}", plan.id);
+                        say!("{cluster}: {} cannot be started: {error}", plan.title());
                         restarts.died_after(Duration::ZERO);
                     }
                 }
@@ -136,7 +139,7 @@ impl Restarts {
 /// Ends when the broker has died and its pause is over.
 async fn life(
     cluster: &str,
-    plan: &BrokerPlan,
+    plan: &NodePlan,
     running: &mut Option<Process>,
     restarts: &mut Restarts,
 ) {
@@ -147,8 +150,8 @@ async fn life(
         };
         restarts.died_after(restarts.started.elapsed());
         say!(
-            "{cluster}: broker {} died ({how}); the end of {}:",
-            plan.id,
+            "{cluster}: {} died ({how}); the end of {}:",
+            plan.title(),
             plan.files().log().display()
         );
         for line in plan.files().last_lines(SHOWN_LINES) {
@@ -156,27 +159,25 @@ async fn life(
         }
         if !restarts.pause.is_zero() {
             let pause = restarts.pause.as_secs_f32();
-            say!("{cluster}: broker {} starts again in {pause:.1} s", plan.id);
+            say!("{cluster}: {} starts again in {pause:.1} s", plan.title());
         }
         *running = None;
     }
     sleep(restarts.pause).await;
 }
 
-async fn stop(cluster: &str, plan: &BrokerPlan, process: Process) {
+async fn stop(cluster: &str, plan: &NodePlan, process: Process) {
     let begun = Instant::now();
     match process.stop(&plan.files()).await {
-        Ok(true) => say!(
-            "{cluster}: broker {} stopped after {:.1} s",
-            plan.id,
-            begun.elapsed().as_secs_f32()
-        ),
+        Ok(true) => {
+            say!("{cluster}: {} stopped after {:.1} s", plan.title(), begun.elapsed().as_secs_f32())
+        }
         Ok(false) => say!(
-            "{cluster}: broker {} did not stop cleanly: it will check its logs at the next start; see {}",
-            plan.id,
+            "{cluster}: {} did not stop cleanly: it will check its logs at the next start; see {}",
+            plan.title(),
             plan.files().log().display()
         ),
-        Err(error) => say!("{cluster}: broker {} could not be stopped: {error}", plan.id),
+        Err(error) => say!("{cluster}: {} could not be stopped: {error}", plan.title()),
     }
 }
 

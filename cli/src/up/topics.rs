@@ -80,14 +80,14 @@ async fn apply_one(cluster: &str, bootstrap: &str, topic: &TopicPlan) -> ottla_c
 }
 
 /// Says why we still wait, but not all the time.
-struct Patience(Instant);
+pub struct Patience(Instant);
 
 impl Patience {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(Instant::now() + PATIENCE)
     }
 
-    fn say(&mut self, cluster: &str, why: &str) {
+    pub fn say(&mut self, cluster: &str, why: &str) {
         if Instant::now() >= self.0 {
             say!("{cluster}: still waiting: {why}");
             self.0 = Instant::now() + PATIENCE;

@@ -6,6 +6,7 @@
 mod configs;
 mod groups;
 mod offsets;
+pub(crate) mod quorum;
 mod topics;
 mod types;
 
@@ -14,6 +15,7 @@ use kafka_protocol::messages::{DescribeClusterRequest, DescribeLogDirsRequest};
 use kafka_protocol::protocol::VersionRange;
 
 pub(crate) use groups::{by_topic, decode_assignment};
+pub use quorum::{Quorum, QuorumEndpoint, QuorumReplica};
 pub use types::*;
 
 use crate::names::topic_name;
@@ -60,6 +62,15 @@ impl Admin {
             controller: Some(answer.controller_id.0).filter(|id| *id >= 0),
             brokers: brokers.collect(),
         })
+    }
+
+    /// The features of the cluster, as the broker `id` knows them, or any.
+    pub async fn features(&self, id: Option<i32>) -> Result<Features> {
+        let connection = match id {
+            Some(id) => self.client.to_broker(id).await?,
+            None => self.client.to_any().await?,
+        };
+        Ok(connection.features().clone())
     }
 
     /// Which versions of which API the broker at each node speaks.

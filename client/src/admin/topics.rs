@@ -1,7 +1,10 @@
 //! Topics and their partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
@@ -13,17 +16,19 @@ use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicR
 use kafka_protocol::messages::describe_topic_partitions_response::{
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
-    BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeTopicPartitionsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    AlterPartitionReassignmentsRequest, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteTopicsRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest,
 };
 use uuid::Uuid;
 
-use super::{Admin, NewTopic, PartitionInfo, Reassignment, Topic};
+use super::{Admin, Election, NewTopic, PartitionInfo, Reassignment, Topic};
 use crate::client::Backoff;
 use crate::names::{str_bytes, topic_name};
 use crate::{Error, ErrorCode, Result, TopicPartition};
@@ -145,6 +150,81 @@ impl Admin {
         let result =
             answer.results.into_iter().next().ok_or_else(|| silent("CreatePartitions", name))?;
         Error::check(result.error_code, result.error_message.as_deref())
+    }
+
+    /// Asks for elections, of `partitions` or of all that need one; the outcome of each.
+    pub async fn elect_leaders(
+        &self,
+        election: Election,
+        partitions: Option<&BTreeSet<TopicPartition>>,
+    ) -> Result<BTreeMap<TopicPartition, Result<()>>> {
+        let asked = partitions.map(|partitions| {
+            let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+            for at in partitions {
+                topics.entry(&at.topic).or_default().push(at.partition);
+            }
+            let one = |(name, partitions)| {
+                TopicPartitions::default().with_topic(topic_name(name)).with_partitions(partitions)
+            };
+            topics.into_iter().map(one).collect()
+        });
+        let request = ElectLeadersRequest::default()
+            .with_election_type(election as i8)
+            .with_topic_partitions(asked)
+            .with_timeout_ms(CHANGE_TIMEOUT_MS);
+        let answer = self.client.call_any(&request).await?;
+        Error::check(answer.error_code, None)?;
+        let mut all = BTreeMap::new();
+        for topic in &answer.replica_election_results {
+            for one in &topic.partition_result {
+                let at = TopicPartition::new(topic.topic.as_str(), one.partition_id);
+                all.insert(at, Error::check(one.error_code, one.error_message.as_deref()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Starts a reassignment of each partition to these replicas, or with none ends the one that
+    /// is under way; the outcome of each. Replicas may become more or fewer if they `may_resize`.
+    pub async fn alter_reassignments(
+        &self,
+        change: &BTreeMap<TopicPartition, Option<Vec<i32>>>,
+        may_resize: bool,
+    ) -> Result<BTreeMap<TopicPartition, Result<()>>> {
+        let resizing =
+            self.client.to_any().await?.version_of::<AlterPartitionReassignmentsRequest>()? >= 1;
+        if !may_resize && !resizing {
+            return Err(Error::Invalid(
+                "the brokers cannot be told to keep the number of replicas: leave that out".into(),
+            ));
+        }
+        let mut topics: BTreeMap<&str, Vec<ReassignablePartition>> = BTreeMap::new();
+        for (at, replicas) in change {
+            topics.entry(&at.topic).or_default().push(
+                ReassignablePartition::default()
+                    .with_partition_index(at.partition)
+                    .with_replicas(replicas.clone().map(broker_ids)),
+            );
+        }
+        let topics = topics.into_iter().map(|(name, partitions)| {
+            ReassignableTopic::default().with_name(topic_name(name)).with_partitions(partitions)
+        });
+        let mut request = AlterPartitionReassignmentsRequest::default()
+            .with_timeout_ms(CHANGE_TIMEOUT_MS)
+            .with_topics(topics.collect());
+        if resizing {
+            request = request.with_allow_replication_factor_change(may_resize);
+        }
+        let answer = self.client.call_any(&request).await?;
+        Error::check(answer.error_code, answer.error_message.as_deref())?;
+        let mut all = BTreeMap::new();
+        for topic in &answer.responses {
+            for one in &topic.partitions {
+                let at = TopicPartition::new(topic.name.as_str(), one.partition_index);
+                all.insert(at, Error::check(one.error_code, one.error_message.as_deref()));
+            }
+        }
+        Ok(all)
     }
 
     /// The reassignments under way.

@@ -39,6 +39,16 @@ pub struct PartitionInfo {
     pub last_known_elr: Option<Vec<i32>>,
 }
 
+/// Which replicas may become leaders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i8)]
+pub enum Election {
+    /// The first of the replicas, where it is in sync.
+    Preferred = 0,
+    /// Any, where nobody leads: records may be lost.
+    Unclean = 1,
+}
+
 /// A topic to create. `None` for partitions or replication takes the brokers' default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewTopic {
@@ -238,6 +248,16 @@ pub struct GroupOffset {
 /// API key, lowest and highest version of the broker, highest version that both sides speak.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SupportedApis(pub Vec<(i16, i16, i16, Option<i16>)>);
+
+/// Features of a cluster, as one of its nodes tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Lowest and highest level, by name.
+    pub supported: BTreeMap<String, (i16, i16)>,
+    pub finalized: BTreeMap<String, i16>,
+    /// Which state of the finalized ones this is.
+    pub epoch: Option<i64>,
+}
 
 /// A reassignment that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,9 @@ use serde::de::DeserializeOwned;
 
 use super::build::NodeZone;
 use super::identity::Known;
-use super::{ValidCluster, names};
+use super::layout::FIRST_CONTROLLER;
+use super::settle::running_layout;
+use super::{Pool, ValidCluster, names};
 
 /// What is there of a cluster.
 #[derive(Debug, Clone, Default)]
@@ -31,18 +33,17 @@ pub struct Gathered {
 pub async fn gather(client: &Client, cluster: &ValidCluster) -> kube::Result<Gathered> {
     let (name, namespace) = (cluster.name.as_str(), cluster.namespace.as_str());
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
-    let set = sets.get_opt(&names::broker_set(name)).await?;
+    let set = sets.get_opt(&names::pool(name, Pool::Brokers)).await?;
+    let layout = set.as_ref().map_or(cluster.layout, running_layout);
     let mut present = BTreeMap::new();
-    if let Some(set) = &set {
-        present.insert(label::<StatefulSet>(&set.name_any()), set.metadata.clone());
-    }
     let mut look = Look { client, namespace, present: &mut present };
     look.at::<ServiceAccount>(&names::service_account(name)).await?;
-    look.at::<ConfigMap>(&names::settings(name)).await?;
     look.at::<ConfigMap>(&names::racks(name)).await?;
-    look.at::<Service>(&names::headless(name)).await?;
     look.at::<Service>(&names::bootstrap(name)).await?;
-    look.at::<PodDisruptionBudget>(&names::disruption_budget(name)).await?;
+    look.pool(Pool::Brokers, name).await?;
+    if !layout.dedicated().is_empty() {
+        look.pool(Pool::Controllers, name).await?;
+    }
     let claims = claims(client, cluster).await?;
     let zones = match &cluster.spec.rack {
         Some(rack) => zones(client, &rack.topology_key).await?,
@@ -55,7 +56,7 @@ pub async fn gather(client: &Client, cluster: &ValidCluster) -> kube::Result<Gat
 pub async fn pods(client: &Client, cluster: &ValidCluster) -> kube::Result<Vec<Pod>> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
     let mut pods = api.list(&of_cluster(&cluster.name)).await?.items;
-    let own: Vec<_> = cluster.node_ids().map(|id| names::pod(&cluster.name, id)).collect();
+    let own: Vec<_> = cluster.all_ids().map(|id| names::pod(&cluster.name, id)).collect();
     pods.retain(|pod| own.contains(&pod.name_any()));
     Ok(pods)
 }
@@ -67,10 +68,12 @@ async fn claims(
 ) -> kube::Result<Vec<PersistentVolumeClaim>> {
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
     let mut claims = api.list(&of_cluster(&cluster.name)).await?.items;
-    let prefix = names::claim(&cluster.name, 0);
-    let prefix = prefix.trim_end_matches('0');
+    let prefixes = [0, FIRST_CONTROLLER].map(|id| names::claim(&cluster.name, id));
+    let prefixes = prefixes.each_ref().map(|first| first.trim_end_matches('0'));
     claims.retain(|claim| {
-        claim.name_any().strip_prefix(prefix).is_some_and(|id| id.parse::<u16>().is_ok())
+        let name = claim.name_any();
+        let ordinal = |prefix: &&str| name.strip_prefix(*prefix)?.parse::<u16>().ok();
+        prefixes.iter().any(|prefix| ordinal(prefix).is_some())
     });
     Ok(claims)
 }
@@ -98,6 +101,14 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
+    async fn pool(&mut self, pool: Pool, cluster: &str) -> kube::Result<()> {
+        let name = names::pool(cluster, pool);
+        self.at::<ConfigMap>(&name).await?;
+        self.at::<Service>(&names::headless(cluster, pool)).await?;
+        self.at::<PodDisruptionBudget>(&name).await?;
+        self.at::<StatefulSet>(&name).await
+    }
+
     async fn at<K>(&mut self, name: &str) -> kube::Result<()>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -127,6 +138,14 @@ impl Gathered {
         Known { status, claims: self.claims.iter().filter_map(id).collect() }
     }
 
+    /// Whether a volume says that its cluster was founded.
+    pub fn founded(&self) -> bool {
+        let marked = |claim: &PersistentVolumeClaim| {
+            claim.annotations().contains_key(names::FOUNDED_ANNOTATION)
+        };
+        self.claims.iter().any(marked)
+    }
+
     /// An object under one of our names that is not ours, or what is left of a former cluster of
     /// the same name. The second goes by itself; the first needs a person.
     pub fn in_the_way(&self, cluster: &ValidCluster) -> Option<InTheWay> {
@@ -142,13 +161,14 @@ impl Gathered {
                 _ => return Some(InTheWay::Foreign(label.clone())),
             }
         }
-        // A claim that was to go with its StatefulSet must be gone before a new broker binds it.
-        let set = self.set.as_ref().and_then(ResourceExt::uid);
+        // A claim that was to go with its StatefulSet must be gone before a new node binds it.
         let going = |claim: &&PersistentVolumeClaim| {
             let owners = claim.owner_references();
             let owner = owners.iter().find(|owner| owner.kind == "StatefulSet");
-            claim.metadata.deletion_timestamp.is_some()
-                || owner.is_some_and(|owner| Some(&owner.uid) != set.as_ref())
+            let set = |name: &str| self.present.get(&label::<StatefulSet>(name))?.uid.as_ref();
+            // One that goes while its set is there is a disk that somebody replaces.
+            claim.metadata.deletion_timestamp.is_some() && self.set.is_none()
+                || owner.is_some_and(|owner| Some(&owner.uid) != set(&owner.name))
         };
         let claim = self.claims.iter().find(going).map(ResourceExt::name_any);
         left.or(claim.map(|claim| InTheWay::Left(label::<PersistentVolumeClaim>(&claim))))
@@ -207,6 +227,31 @@ mod tests {
         let gathered = Gathered { claims, ..Gathered::default() };
         let left = InTheWay::Left("PersistentVolumeClaim data-demo-broker-0".to_owned());
         assert_eq!(gathered.in_the_way(&demo()), Some(left));
+    }
+
+    #[test]
+    fn a_disk_that_is_replaced_is_not_in_the_way_of_its_own_cluster() {
+        let claim = json!({ "metadata": {
+            "name": "data-demo-broker-0", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        }});
+        let claims: Vec<PersistentVolumeClaim> = vec![serde_json::from_value(claim).unwrap()];
+        let set = Some(StatefulSet::default());
+        let replaced = Gathered { claims: claims.clone(), set, ..Gathered::default() };
+        assert_eq!(replaced.in_the_way(&demo()), None);
+        let former = Gathered { claims, ..Gathered::default() };
+        assert!(matches!(former.in_the_way(&demo()), Some(InTheWay::Left(_))));
+    }
+
+    #[test]
+    fn a_kept_volume_says_whether_its_cluster_was_founded() {
+        let claim = |annotation: &str| {
+            let claim = json!({ "metadata": {
+                "name": "data-demo-broker-0", "annotations": { annotation: "true" },
+            }});
+            Gathered { claims: vec![serde_json::from_value(claim).unwrap()], ..Gathered::default() }
+        };
+        assert!(claim(names::FOUNDED_ANNOTATION).founded());
+        assert!(!claim("other").founded());
     }
 
     #[test]

@@ -3,12 +3,15 @@
 pub mod build;
 mod gather;
 pub mod identity;
+pub mod layout;
 pub mod names;
 pub(crate) mod reconcile;
 pub mod settle;
 mod status;
 pub mod validate;
+mod voters;
 
+pub use layout::{Layout, Pool};
 pub use validate::{ValidCluster, validate};
 
 #[cfg(test)]

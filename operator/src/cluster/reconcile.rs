@@ -1,8 +1,9 @@
 //! One look at a `KafkaCluster`: gather → validate → build → apply → status.
 //!
 //! The resource is read anew at the start, because a cache may lack the id that the last look gave
-//! it. The id is in the status before anything is built with it. Whatever stops a look leaves what
-//! runs as it is.
+//! it. The id is in the status before anything is built with it, and that the permission to found
+//! the cluster is spent is in the status before a second node can get a vote. Whatever stops a look
+//! leaves what runs as it is.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::runtime::controller::Action;
@@ -20,18 +21,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::build::{self, Objects};
+use super::build::{self, Nodes, Objects, With};
 use super::gather::{self, Gathered, InTheWay, label};
 use super::identity::{self, Identity};
 use super::settle::{Refused, settle};
 use super::status::{self, Seen};
-use super::{ValidCluster, names, validate};
+use super::voters;
+use super::{Layout, Pool, ValidCluster, names, validate};
 use crate::context::{Context, Error, in_words};
-use crate::resources::{Finding, GROUP, KafkaCluster, KafkaClusterStatus, VERSION};
+use crate::resources::{Finding, GROUP, KafkaCluster, KafkaClusterStatus, QuorumStatus, VERSION};
 
 /// How soon to look again at a cluster that is not ready: brokers tell Kubernetes when they are, so
 /// this is only for what nothing tells.
 const SOON: Duration = Duration::from_secs(2);
+/// How soon to look again after a step that has a next one.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// One look.
 pub async fn reconcile(cluster: Arc<KafkaCluster>, context: Arc<Context>) -> Result<Action, Error> {
@@ -45,7 +49,7 @@ pub async fn reconcile(cluster: Arc<KafkaCluster>, context: Arc<Context>) -> Res
         return Ok(Action::await_change());
     }
     let look = Look { context: &context, api: &api, about: cluster.object_ref(&()) };
-    let found = match Box::pin(look.at(&cluster)).await {
+    let (found, moved) = match Box::pin(look.at(&cluster)).await {
         Ok(found) => found,
         Err(Error::Apply { object, source }) => {
             let message = format!("{object}: {}", in_words(&source));
@@ -56,50 +60,64 @@ pub async fn reconcile(cluster: Arc<KafkaCluster>, context: Arc<Context>) -> Res
     };
     let ready = found.conditions.is_true(status::READY);
     look.finish(&cluster, found).await?;
-    Ok(Action::requeue(if ready { context.resync } else { SOON }))
+    Ok(Action::requeue(match (moved, ready) {
+        (true, _) => AT_ONCE,
+        (false, true) => context.resync,
+        (false, false) => SOON,
+    }))
 }
 
-struct Look<'a> {
-    context: &'a Context,
-    api: &'a Api<KafkaCluster>,
-    about: ObjectReference,
+pub(super) struct Look<'a> {
+    pub(super) context: &'a Context,
+    pub(super) api: &'a Api<KafkaCluster>,
+    pub(super) about: ObjectReference,
 }
 
 impl Look<'_> {
-    /// Does what can be done, and returns the status to write.
-    async fn at(&self, cluster: &KafkaCluster) -> Result<KafkaClusterStatus, Error> {
+    /// Does what can be done, and returns the status to write, and whether there is more to do at
+    /// once.
+    async fn at(&self, cluster: &KafkaCluster) -> Result<(KafkaClusterStatus, bool), Error> {
+        let blocked =
+            |reason, message, waits| Ok((blocked(cluster, reason, message, waits), false));
         let wanted = match validate(cluster) {
             Ok(wanted) => wanted,
-            Err(problems) => {
-                return Ok(blocked(cluster, "Invalid", problems.to_string(), false));
-            }
+            Err(problems) => return blocked("Invalid", problems.to_string(), false),
         };
         let gathered = gather::gather(&self.context.client, &wanted).await?;
         match gathered.in_the_way(&wanted) {
             None => {}
             Some(InTheWay::Left(object)) => {
                 let message = format!("waiting for {object} of a former cluster to be deleted");
-                return Ok(blocked(cluster, "WaitingForFormerObjects", message, true));
+                return blocked("WaitingForFormerObjects", message, true);
             }
             Some(InTheWay::Foreign(object)) => {
                 let message = format!(
                     "{object} is there and belongs to something else: delete or rename it, or give \
                      the cluster another name"
                 );
-                return Ok(blocked(cluster, "NameTaken", message, false));
+                return blocked("NameTaken", message, false);
             }
         }
         let id = match self.identity(cluster, &gathered).await? {
             Ok(id) => id,
-            Err(message) => {
-                return Ok(blocked(cluster, "VolumesOfAnotherCluster", message, false));
-            }
+            Err(message) => return blocked("VolumesOfAnotherCluster", message, false),
         };
         let (settled, refused) = settle(wanted, gathered.set.as_ref());
         self.tell_refused(cluster, &refused).await;
-        let objects = build::objects(&settled, &id, &self.context.image, &gathered.zones);
+        let founded = is_founded(cluster, &settled, &gathered);
+        let with = With {
+            id: &id,
+            image: &self.context.image,
+            founding: !founded,
+            zones: &gathered.zones,
+        };
+        let objects = build::objects(&settled, with);
         let set = Box::pin(self.apply(&settled, objects, &gathered.present)).await?;
-        self.status(cluster, &settled, id, &set, &refused).await
+        let pods = gather::pods(&self.context.client, &settled).await?;
+        let care = voters::Care { look: self, cluster, settled: &settled, pods: &pods };
+        let cared = care.care(founded, &gathered.claims).await?;
+        let found = Found { settled: &settled, id, set: &set, pods: &pods, refused: &refused };
+        Ok((self.status(cluster, found, &cared).await, cared.moved))
     }
 
     /// The Kafka id, in the status before it is used; or why there can be none.
@@ -123,6 +141,9 @@ impl Look<'_> {
         };
         let mut status = cluster.status.clone().unwrap_or_default();
         status.cluster_id = Some(id.clone());
+        status
+            .quorum
+            .get_or_insert(QuorumStatus { founded: gathered.founded(), ..Default::default() });
         self.write(cluster, &status).await?;
         self.context.tell(&self.about, "ClusterIdSet", note).await;
         Ok(Ok(id))
@@ -145,27 +166,25 @@ impl Look<'_> {
     ) -> Result<StatefulSet, Error> {
         let to = Target { look: self, namespace: &cluster.namespace, present };
         to.apply(objects.service_account).await?;
-        to.apply(objects.settings).await?;
         if let Some(racks) = objects.racks {
             to.apply(racks).await?;
         }
-        to.apply(objects.headless).await?;
         to.apply(objects.bootstrap).await?;
-        to.apply(objects.disruption_budget).await?;
-        to.apply(objects.stateful_set).await
+        if let Some(controllers) = objects.controllers {
+            Box::pin(to.nodes(controllers)).await?;
+        }
+        Box::pin(to.nodes(objects.brokers)).await
     }
 
     async fn status(
         &self,
         cluster: &KafkaCluster,
-        settled: &ValidCluster,
-        id: String,
-        set: &StatefulSet,
-        refused: &[Refused],
-    ) -> Result<KafkaClusterStatus, Error> {
-        let pods = gather::pods(&self.context.client, settled).await?;
+        found: Found<'_>,
+        cared: &voters::Cared,
+    ) -> KafkaClusterStatus {
+        let Found { settled, id, set, pods, refused } = found;
         let bootstrap = names::bootstrap_address(settled);
-        let reachable = status::reachable(settled, &pods);
+        let reachable = status::reachable(settled, pods);
         let answer = if reachable.is_empty() {
             Err("no broker is ready".to_owned())
         } else {
@@ -176,21 +195,30 @@ impl Look<'_> {
             let other = || format!("{reachable} answers as Kafka cluster {}, not {id}", answer.id);
             if same { Ok(answer.clone()) } else { Err(other()) }
         });
+        let copies = match &answer {
+            Ok(_) => self.context.kafka.copies(&reachable).await.ok(),
+            Err(_) => None,
+        };
         let kafka = answer.as_ref().map_err(Clone::clone);
-        let seen = Seen { pods: &pods, set, kafka, now: Timestamp::now() };
+        let quorum = cared.quorum.as_ref().map_err(Clone::clone);
+        let seen = Seen { pods, set, kafka, quorum, copies, now: Timestamp::now() };
         let brokers = status::brokers(settled, &seen);
-        let findings = status::findings(&brokers, &seen, refused);
-        let selector = names::selector(&settled.name);
+        let findings = status::findings(settled, &brokers, &seen, refused);
+        let before = cluster.status.as_ref().and_then(|status| status.quorum.as_ref());
+        let selector = names::selector(&settled.name, Pool::Brokers);
         let selector: Vec<_> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        Ok(KafkaClusterStatus {
+        let is_broker = |pod: &&Pod| brokers.iter().any(|it| it.pod == pod.name_any());
+        let replicas = pods.iter().filter(is_broker).count();
+        KafkaClusterStatus {
             cluster_id: Some(id),
             bootstrap: Some(bootstrap),
-            replicas: i32::try_from(pods.len()).unwrap_or(i32::MAX),
+            replicas: i32::try_from(replicas).unwrap_or(i32::MAX),
             ready_replicas: brokers.iter().filter(|broker| status::serves(broker)).count() as i32,
             selector: Some(selector.join(",")),
+            quorum: Some(status::quorum(&seen, cared.founded, before)),
             brokers,
             ..with(cluster, findings)
-        })
+        }
     }
 
     /// Writes the status where it differs, and tells of a change in the conditions.
@@ -200,7 +228,8 @@ impl Look<'_> {
             return Ok(());
         }
         self.write(cluster, &found).await?;
-        for (condition, good) in [(status::READY, true), (status::DEGRADED, false)] {
+        let conditions = [(status::READY, true), (status::QUORUM, true), (status::DEGRADED, false)];
+        for (condition, good) in conditions {
             let (Some(now), was) =
                 (found.conditions.get(condition), before.conditions.get(condition))
             else {
@@ -223,7 +252,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         cluster: &KafkaCluster,
         status: &KafkaClusterStatus,
@@ -239,6 +268,24 @@ impl Look<'_> {
         self.api.patch_status(&cluster.name_any(), &params, &Patch::Apply(patch)).await?;
         Ok(())
     }
+}
+
+/// What a look has found out when it comes to write the status.
+struct Found<'a> {
+    settled: &'a ValidCluster,
+    id: String,
+    set: &'a StatefulSet,
+    pods: &'a [Pod],
+    refused: &'a [Refused],
+}
+
+/// Whether the permission to found the cluster is spent. What was made by an earlier version never
+/// had one; and a resource that is made anew over volumes of a founded cluster gets none.
+fn is_founded(cluster: &KafkaCluster, settled: &ValidCluster, gathered: &Gathered) -> bool {
+    let recorded = cluster.status.as_ref().and_then(|status| status.quorum.as_ref());
+    settled.layout == Layout::Static
+        || gathered.founded()
+        || recorded.is_some_and(|quorum| quorum.founded)
 }
 
 /// The status of a cluster that cannot be worked on now; everything else stays as it was.
@@ -275,6 +322,14 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// The objects of one pool; what pods need comes before what starts them.
+    async fn nodes(&self, nodes: Nodes) -> Result<StatefulSet, Error> {
+        self.apply(nodes.settings).await?;
+        self.apply(nodes.headless).await?;
+        self.apply(nodes.disruption_budget).await?;
+        self.apply(nodes.stateful_set).await
+    }
+
     /// Server-side apply: an object that is as it should be is not written. Tells of what changed.
     async fn apply<K>(&self, object: K) -> Result<K, Error>
     where

@@ -4,8 +4,11 @@
 //! refused by name, and everything else in the manifest goes ahead with the old value.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::ResourceExt;
 
-use super::ValidCluster;
+use super::layout::Layout;
+use super::{ValidCluster, names};
+use crate::resources::Controllers;
 
 /// A field that was changed and cannot follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,15 +17,20 @@ pub struct Refused {
     pub message: String,
 }
 
+/// Who votes in the cluster of `set`.
+pub fn running_layout(set: &StatefulSet) -> Layout {
+    let written = set.annotations().get(names::LAYOUT_ANNOTATION);
+    written.and_then(|text| text.parse().ok()).unwrap_or(Layout::Static)
+}
+
 /// Replaces by the running value whatever cannot change yet, and says what that was.
 pub fn settle(
     mut cluster: ValidCluster,
     running: Option<&StatefulSet>,
 ) -> (ValidCluster, Vec<Refused>) {
     let mut refused = Vec::new();
-    let Some(running) = running.and_then(|set| set.spec.as_ref()) else {
-        return (cluster, refused);
-    };
+    let Some(set) = running else { return (cluster, refused) };
+    let Some(running) = set.spec.as_ref() else { return (cluster, refused) };
     if let Some(replicas) = running.replicas.filter(|count| *count != cluster.spec.replicas) {
         refused.push(Refused {
             field: "spec.replicas",
@@ -33,6 +41,7 @@ pub fn settle(
         });
         cluster.spec.replicas = replicas;
     }
+    refused.extend(settle_layout(&mut cluster, running_layout(set)));
     let claims = running.volume_claim_templates.as_deref().unwrap_or_default();
     let Some(claim) = claims.first().and_then(|claim| claim.spec.as_ref()) else {
         return (cluster, refused);
@@ -68,11 +77,24 @@ pub fn settle(
     (cluster, refused)
 }
 
+/// Who votes stays as it is.
+fn settle_layout(cluster: &mut ValidCluster, running: Layout) -> Option<Refused> {
+    let asked = Layout::new(&cluster.spec.controllers, cluster.spec.replicas);
+    cluster.layout = running;
+    // A cluster of an earlier version has one voter, whatever its manifest leaves unsaid.
+    let unsaid = running == Layout::Static && cluster.spec.controllers == Controllers::default();
+    (asked != running && !unsaid).then(|| Refused {
+        field: "spec.controllers",
+        message: format!("asks for {asked}, but the cluster runs with {running} and cannot change"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::build;
     use crate::cluster::tests::demo;
+    use crate::cluster::{Pool, build};
+    use crate::resources::ControllersMode;
 
     #[test]
     fn a_new_cluster_is_as_its_manifest_says() {
@@ -81,13 +103,26 @@ mod tests {
 
     #[test]
     fn an_unchanged_manifest_changes_nothing() {
-        let running = build::stateful_set::stateful_set(&demo(), "id", "image");
+        let running = build::stateful_set::stateful_set(&demo(), Pool::Brokers, "id", "image");
         assert_eq!(settle(demo(), Some(&running)), (demo(), vec![]));
     }
 
     #[test]
+    fn the_voters_of_a_running_cluster_stay_and_an_earlier_one_keeps_its_single_voter() {
+        let mut running = build::stateful_set::stateful_set(&demo(), Pool::Brokers, "id", "image");
+        let mut dedicated = demo();
+        dedicated.spec.controllers.mode = ControllersMode::Dedicated;
+        let (settled, refused) = settle(dedicated, Some(&running));
+        assert_eq!(settled.layout, Layout::Combined { voters: 3 });
+        assert_eq!(refused[0].field, "spec.controllers");
+        running.metadata.annotations = None;
+        let (settled, refused) = settle(demo(), Some(&running));
+        assert_eq!((settled.layout, refused), (Layout::Static, vec![]));
+    }
+
+    #[test]
     fn what_cannot_change_stays_and_is_named() {
-        let running = build::stateful_set::stateful_set(&demo(), "id", "image");
+        let running = build::stateful_set::stateful_set(&demo(), Pool::Brokers, "id", "image");
         let mut changed = demo();
         changed.spec.replicas = 5;
         changed.spec.storage.size = "2Gi".to_owned();

@@ -1,16 +1,22 @@
-//! What the user reads of a cluster: the state of each broker, and three conditions. Pure.
+//! What the user reads of a cluster: the state of each broker, its quorum, and four conditions. Pure.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod};
 use k8s_openapi::jiff::Timestamp;
 
+use super::layout::{Layout, Pool};
 use super::settle::Refused;
 use super::{ValidCluster, names};
-use crate::resources::{BrokerStatus, Finding, KafkaClusterStatus};
+use crate::kafka::Copies;
+use crate::quorum::{self, Decision};
+use crate::resources::{
+    BrokerStatus, CONTROLLER_PORT, Finding, KafkaClusterStatus, QuorumStatus, VoterStatus,
+};
 
 pub const READY: &str = "Ready";
 pub const PROGRESSING: &str = "Progressing";
 pub const DEGRADED: &str = "Degraded";
+pub const QUORUM: &str = "QuorumHealthy";
 
 pub const SERVING: &str = "Serving";
 pub const OUTDATED: &str = "Outdated";
@@ -22,6 +28,10 @@ pub struct Seen<'a> {
     pub set: &'a StatefulSet,
     /// The brokers' own answer, or why there is none.
     pub kafka: Result<&'a ottla_client::Cluster, String>,
+    /// The leader's own answer, or why there is none.
+    pub quorum: Result<&'a ottla_client::Quorum, String>,
+    /// How the copies of all partitions are; none if no broker told.
+    pub copies: Option<Copies>,
     pub now: Timestamp,
 }
 
@@ -77,12 +87,28 @@ fn is_ready(pod: &Pod) -> bool {
 /// services take a moment to follow them.
 pub fn reachable(cluster: &ValidCluster, pods: &[Pod]) -> String {
     let port = cluster.spec.listeners.first().map_or(crate::resources::CLIENT_PORT, |l| l.port);
-    let address = |pod: &Pod| {
-        let ip = pod.status.as_ref()?.pod_ip.as_ref()?;
-        Some(if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") })
-    };
-    let ready = pods.iter().filter(|pod| runs(pod) && is_ready(pod));
-    ready.filter_map(address).collect::<Vec<_>>().join(",")
+    let is_broker =
+        |pod: &Pod| node_id(cluster, pod).is_some_and(|id| Pool::of(id) == Pool::Brokers);
+    let ready = pods.iter().filter(|pod| is_broker(pod) && runs(pod) && is_ready(pod));
+    ready.filter_map(|pod| address(pod, port)).collect::<Vec<_>>().join(",")
+}
+
+/// Where those can be asked that should vote, whether or not they are ready: a controller that
+/// waits for the others of its quorum is not, and has the more to tell.
+pub fn controllers(cluster: &ValidCluster, pods: &[Pod]) -> String {
+    let votes = |pod: &Pod| node_id(cluster, pod).is_some_and(|id| cluster.layout.votes(id));
+    let running = pods.iter().filter(|pod| votes(pod) && runs(pod));
+    running.filter_map(|pod| address(pod, CONTROLLER_PORT)).collect::<Vec<_>>().join(",")
+}
+
+fn node_id(cluster: &ValidCluster, pod: &Pod) -> Option<i32> {
+    let name = pod.metadata.name.as_ref()?;
+    cluster.all_ids().find(|id| names::pod(&cluster.name, *id) == *name)
+}
+
+fn address(pod: &Pod, port: i32) -> Option<String> {
+    let ip = pod.status.as_ref()?.pod_ip.as_ref()?;
+    Some(if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") })
 }
 
 /// Whether the pod was made from an older template than the StatefulSet has now.
@@ -114,26 +140,107 @@ fn trouble(pod: &Pod, now: Timestamp) -> Option<String> {
     states.filter_map(|it| it.state.as_ref()?.waiting.as_ref()).find_map(waiting)
 }
 
-/// The three conditions of a cluster whose objects are in place.
-pub fn findings(brokers: &[BrokerStatus], seen: &Seen<'_>, refused: &[Refused]) -> Vec<Finding> {
-    vec![ready(brokers, seen), progressing(brokers), degraded(brokers, refused)]
+/// What is shown of the quorum. Of one that nobody leads, the voters as last heard.
+pub fn quorum(seen: &Seen<'_>, founded: bool, before: Option<&QuorumStatus>) -> QuorumStatus {
+    match &seen.quorum {
+        Ok(quorum) => QuorumStatus {
+            founded,
+            leader: Some(quorum.leader),
+            epoch: Some(quorum.epoch),
+            voters: quorum::voters(quorum),
+        },
+        Err(_) => QuorumStatus {
+            founded,
+            leader: None,
+            epoch: before.and_then(|before| before.epoch),
+            voters: before
+                .map(|before| before.voters.iter().map(unknown).collect())
+                .unwrap_or_default(),
+        },
+    }
 }
 
-fn ready(brokers: &[BrokerStatus], seen: &Seen<'_>) -> Finding {
+fn unknown(voter: &VoterStatus) -> VoterStatus {
+    VoterStatus { state: "Unknown".to_owned(), ..voter.clone() }
+}
+
+/// The four conditions of a cluster whose objects are in place.
+pub fn findings(
+    cluster: &ValidCluster,
+    brokers: &[BrokerStatus],
+    seen: &Seen<'_>,
+    refused: &[Refused],
+) -> Vec<Finding> {
+    let quorum = quorum_healthy(cluster.layout, seen);
+    vec![
+        ready(brokers, seen, &quorum),
+        progressing(brokers, seen, &quorum),
+        degraded(brokers, refused),
+        quorum,
+    ]
+}
+
+const NO_QUORUM: &str = "NoQuorum";
+const VOTER_MISSING: &str = "VoterMissing";
+
+fn quorum_healthy(layout: Layout, seen: &Seen<'_>) -> Finding {
+    let quorum = match &seen.quorum {
+        Ok(quorum) => quorum,
+        Err(why) => return Finding::new(QUORUM, false, NO_QUORUM, why.clone()),
+    };
+    if !quorum::has_majority(quorum) {
+        let told = format!("node {} led, but lost the majority of the voters", quorum.leader);
+        return Finding::new(QUORUM, false, NO_QUORUM, told);
+    }
+    let told = |voters: usize| {
+        let more = if voters == 1 { "" } else { "s" };
+        format!("node {} leads; {voters} node{more} vote", quorum.leader)
+    };
+    if layout == Layout::Static {
+        let told = format!("{}, as this cluster was made by an earlier version", told(1));
+        return Finding::new(QUORUM, true, "OneVoter", told);
+    }
+    match quorum::decide(layout.voters(), quorum) {
+        Decision::Settled => Finding::new(QUORUM, true, "AllVote", told(quorum.voters.len())),
+        Decision::Waits(why) => Finding::new(QUORUM, false, VOTER_MISSING, why),
+        Decision::Change(_) => {
+            let told = format!("{}; the voters are being changed", told(quorum.voters.len()));
+            Finding::new(QUORUM, false, VOTER_MISSING, told)
+        }
+    }
+}
+
+fn ready(brokers: &[BrokerStatus], seen: &Seen<'_>, quorum: &Finding) -> Finding {
     let serving = brokers.iter().filter(|broker| serves(broker)).count();
     let told = format!("{serving} of {} brokers serve", brokers.len());
-    if serving == brokers.len() {
-        return Finding::new(READY, true, "AllBrokersServe", told);
+    if quorum.reason == NO_QUORUM {
+        let told = format!("{told}; {}", quorum.message);
+        return Finding::new(READY, false, NO_QUORUM, told);
     }
-    match &seen.kafka {
-        Err(why) if seen.pods.iter().filter(|pod| is_ready(pod)).count() >= brokers.len() => {
-            Finding::new(READY, None, "NoAnswer", format!("the brokers do not answer: {why}"))
-        }
-        _ => Finding::new(READY, false, "BrokersNotServing", told),
+    if serving < brokers.len() {
+        return match &seen.kafka {
+            Err(why) if seen.pods.iter().filter(|pod| is_ready(pod)).count() >= brokers.len() => {
+                Finding::new(READY, None, "NoAnswer", format!("the brokers do not answer: {why}"))
+            }
+            _ => Finding::new(READY, false, "BrokersNotServing", told),
+        };
     }
+    let copies = seen.copies.unwrap_or_default();
+    if copies.leaderless > 0 || copies.offline > 0 {
+        let told = format!(
+            "{told}; of {} partitions, {} have no leader and {} a copy that is offline",
+            copies.partitions, copies.leaderless, copies.offline
+        );
+        return Finding::new(READY, false, "ReplicasOffline", told);
+    }
+    if quorum.holds != Some(true) {
+        let told = format!("{told}; {}", quorum.message);
+        return Finding::new(READY, false, quorum.reason, told);
+    }
+    Finding::new(READY, true, "AllBrokersServe", told)
 }
 
-fn progressing(brokers: &[BrokerStatus]) -> Finding {
+fn progressing(brokers: &[BrokerStatus], seen: &Seen<'_>, quorum: &Finding) -> Finding {
     let ids = |state: &dyn Fn(&BrokerStatus) -> bool| {
         let ids: Vec<_> =
             brokers.iter().filter(|it| state(it)).map(|it| it.id.to_string()).collect();
@@ -143,6 +250,14 @@ fn progressing(brokers: &[BrokerStatus]) -> Finding {
     if !starting.is_empty() {
         let told = format!("waiting for broker {starting} to serve");
         return Finding::new(PROGRESSING, true, "BrokersStarting", told);
+    }
+    if quorum.holds != Some(true) {
+        return Finding::new(PROGRESSING, true, quorum.reason, quorum.message.clone());
+    }
+    if let Some(copies) = seen.copies.filter(|copies| copies.lagging > 0) {
+        let told =
+            format!("copies of {} of {} partitions catch up", copies.lagging, copies.partitions);
+        return Finding::new(PROGRESSING, true, "ReplicasCatchUp", told);
     }
     let outdated = ids(&|broker| broker.state == OUTDATED);
     if !outdated.is_empty() {
@@ -189,16 +304,19 @@ pub fn blocked(
         Finding::new(READY, ready, if ready { "AllBrokersServe" } else { reason }, told),
         Finding::new(PROGRESSING, waits, reason, message.clone()),
         Finding::new(DEGRADED, !waits, reason, message),
+        Finding::new(QUORUM, None, reason, "nobody was asked"),
     ]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::cluster::build;
     use crate::cluster::tests::demo;
     use k8s_openapi::api::apps::v1::StatefulSetStatus;
-    use ottla_client::{Cluster, Node};
+    use ottla_client::{Cluster, Node, Quorum, QuorumReplica};
     use serde_json::json;
 
     fn now() -> Timestamp {
@@ -206,7 +324,7 @@ mod tests {
     }
 
     fn set() -> StatefulSet {
-        let mut set = build::stateful_set::stateful_set(&demo(), "id", "image");
+        let mut set = build::stateful_set::stateful_set(&demo(), Pool::Brokers, "id", "image");
         let update_revision = Some("new".to_owned());
         set.status = Some(StatefulSetStatus { update_revision, ..Default::default() });
         set
@@ -239,15 +357,42 @@ mod tests {
         Cluster { id: "id".to_owned(), controller: Some(0), brokers }
     }
 
+    /// A quorum of which all is well.
+    fn seen_by() -> Seen<'static> {
+        static QUORUM: LazyLock<Quorum> = LazyLock::new(|| voting(&[0, 1, 2]));
+        static SET: LazyLock<StatefulSet> = LazyLock::new(set);
+        Seen {
+            pods: &[],
+            set: &SET,
+            kafka: Err("not asked".to_owned()),
+            quorum: Ok(&QUORUM),
+            copies: None,
+            now: now(),
+        }
+    }
+
+    /// These have a vote and keep up, the first leads.
+    fn voting(ids: &[i32]) -> Quorum {
+        let replica = |id: &i32| QuorumReplica {
+            id: *id,
+            directory: uuid::Uuid::from_u128(*id as u128 + 1),
+            log_end_offset: 7,
+            last_fetch: Some(1000),
+            last_caught_up: Some(1000),
+        };
+        let voters = ids.iter().map(replica).collect();
+        Quorum { leader: ids[0], epoch: 4, high_watermark: 7, voters, ..Quorum::default() }
+    }
+
     fn told(
         seen: &Seen<'_>,
         refused: &[Refused],
     ) -> (Vec<String>, Vec<(Option<bool>, &'static str)>) {
         let brokers = brokers(&demo(), seen);
-        let conditions = findings(&brokers, seen, refused);
+        let conditions = findings(&demo(), &brokers, seen, refused);
         (
             brokers.into_iter().map(|broker| broker.state).collect(),
-            conditions.into_iter().map(|finding| (finding.holds, finding.reason)).collect(),
+            conditions.into_iter().take(3).map(|it| (it.holds, it.reason)).collect(),
         )
     }
 
@@ -255,7 +400,7 @@ mod tests {
     fn a_cluster_is_ready_when_kubernetes_and_kafka_both_say_so() {
         let pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
         let (set, answer) = (set(), kafka(&[false, false, false]));
-        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), now: now() };
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), ..seen_by() };
         let (states, conditions) = told(&seen, &[]);
         assert_eq!(states, ["Serving", "Serving", "Serving"]);
         assert_eq!(
@@ -273,12 +418,12 @@ mod tests {
             pod(2, "new", "Pending", false),
         ];
         let (set, answer) = (set(), kafka(&[false, true]));
-        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), now: now() };
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), ..seen_by() };
         let (states, conditions) = told(&seen, &[]);
         assert_eq!(states, ["Serving", "Fenced", "Waiting"]);
         assert_eq!(conditions[0], (Some(false), "BrokersNotServing"));
         assert_eq!(conditions[1], (Some(true), "BrokersStarting"));
-        let seen = Seen { pods: &[], set: &set, kafka: Err("no address".to_owned()), now: now() };
+        let seen = Seen { pods: &[], set: &set, kafka: Err("no address".to_owned()), ..seen_by() };
         assert_eq!(told(&seen, &[]).0, ["Missing", "Missing", "Missing"]);
     }
 
@@ -294,7 +439,7 @@ mod tests {
         );
         let pods = [pod(0, "new", "Running", true), failing, pod(2, "new", "Running", true)];
         let (set, answer) = (set(), kafka(&[false, true, false]));
-        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), now: now() };
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), ..seen_by() };
         let (states, conditions) = told(&seen, &[]);
         assert_eq!(states[1], "Failing");
         assert_eq!(conditions[2], (Some(true), "BrokersFailing"));
@@ -323,7 +468,7 @@ mod tests {
         let mut pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
         pods[1] = pod(1, "old", "Running", true);
         let (set, answer) = (set(), kafka(&[false, false, false]));
-        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), now: now() };
+        let seen = Seen { pods: &pods, set: &set, kafka: Ok(&answer), ..seen_by() };
         let refused = [Refused { field: "spec.replicas", message: "is 5".to_owned() }];
         let (states, conditions) = told(&seen, &refused);
         assert_eq!(states[1], "Outdated");
@@ -353,7 +498,67 @@ mod tests {
     fn ready_is_unknown_when_ready_pods_do_not_answer() {
         let pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
         let set = set();
-        let seen = Seen { pods: &pods, set: &set, kafka: Err("timed out".to_owned()), now: now() };
+        let seen = Seen { pods: &pods, set: &set, kafka: Err("timed out".to_owned()), ..seen_by() };
         assert_eq!(told(&seen, &[]).1[0], (None, "NoAnswer"));
+    }
+
+    /// Ready and QuorumHealthy of three brokers that serve.
+    fn quorum_told(
+        quorum: Result<&Quorum, String>,
+        copies: Option<Copies>,
+    ) -> [(Option<bool>, &'static str); 2] {
+        let pods: Vec<_> = (0..3).map(|id| pod(id, "new", "Running", true)).collect();
+        let answer = kafka(&[false, false, false]);
+        let seen = Seen { pods: &pods, kafka: Ok(&answer), quorum, copies, ..seen_by() };
+        let conditions = findings(&demo(), &brokers(&demo(), &seen), &seen, &[]);
+        [0, 3].map(|at| (conditions[at].holds, conditions[at].reason))
+    }
+
+    #[test]
+    fn brokers_that_serve_do_not_make_a_cluster_ready_without_its_quorum() {
+        let fine = [(Some(true), "AllBrokersServe"), (Some(true), "AllVote")];
+        assert_eq!(quorum_told(Ok(&voting(&[1, 0, 2])), None), fine);
+        let none = [(Some(false), "NoQuorum"), (Some(false), "NoQuorum")];
+        assert_eq!(quorum_told(Err("no controller leads".to_owned()), None), none);
+        let mut alone = voting(&[0, 1, 2]);
+        for voter in &mut alone.voters[1..] {
+            voter.last_fetch = None;
+        }
+        assert_eq!(quorum_told(Ok(&alone), None), none);
+        let missing = [(Some(false), "VoterMissing"), (Some(false), "VoterMissing")];
+        assert_eq!(quorum_told(Ok(&voting(&[1, 2])), None), missing);
+    }
+
+    #[test]
+    fn an_offline_copy_makes_a_cluster_not_ready_and_one_that_catches_up_does_not() {
+        let whole = voting(&[0, 1, 2]);
+        let copies = |offline, lagging| Copies { partitions: 9, leaderless: 0, offline, lagging };
+        let ready = |copies| quorum_told(Ok(&whole), Some(copies))[0];
+        assert_eq!(ready(copies(1, 1)), (Some(false), "ReplicasOffline"));
+        assert_eq!(ready(copies(0, 1)), (Some(true), "AllBrokersServe"));
+    }
+
+    #[test]
+    fn of_a_quorum_that_nobody_leads_the_voters_are_shown_as_last_heard() {
+        let whole = voting(&[1, 0, 2]);
+        let before = quorum(&Seen { quorum: Ok(&whole), ..seen_by() }, true, None);
+        assert_eq!((before.leader, before.epoch), (Some(1), Some(4)));
+        let lost = Seen { quorum: Err("gone".to_owned()), ..seen_by() };
+        let after = quorum(&lost, true, Some(&before));
+        assert_eq!((after.leader, after.founded), (None, true));
+        assert!(after.voters.iter().all(|voter| voter.state == "Unknown"));
+        assert_eq!(after.voters.len(), 3);
+    }
+
+    #[test]
+    fn controllers_are_asked_also_when_they_are_not_ready() {
+        let mut pods = vec![pod(0, "new", "Running", false), pod(3, "new", "Running", true)];
+        for pod in &mut pods {
+            pod.status.as_mut().unwrap().pod_ip = Some("10.0.0.7".to_owned());
+        }
+        let mut cluster = demo();
+        cluster.spec.replicas = 4;
+        assert_eq!(controllers(&cluster, &pods), "10.0.0.7:9093");
+        assert_eq!(reachable(&cluster, &pods), "10.0.0.7:9092");
     }
 }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 
+use super::layout::Layout;
 use crate::problem::{Findings, Problems};
 use crate::resources::{
-    BROKER_COUNTS, CONTROLLER_PORT, Config, HEALTH_PORT, KafkaCluster, KafkaClusterSpec, Listener,
-    NOT_YET, REPLICATION_PORT, SET_BY_THE_OPERATOR,
+    BROKER_COUNTS, CONTROLLER_PORT, Config, ControllersMode, HEALTH_PORT, KafkaCluster,
+    KafkaClusterSpec, Listener, NOT_YET, REPLICATION_PORT, Resources, SET_BY_THE_OPERATOR,
 };
 
 /// A cluster whose manifest has been checked.
@@ -22,12 +23,19 @@ pub struct ValidCluster {
     pub spec: KafkaClusterSpec,
     /// The settings of the manifest, as text.
     pub config: BTreeMap<String, String>,
+    /// Who votes.
+    pub layout: Layout,
 }
 
 impl ValidCluster {
     /// The node ids of the brokers.
     pub fn node_ids(&self) -> impl Iterator<Item = i32> + use<> {
         0..self.spec.replicas
+    }
+
+    /// The node ids of brokers and dedicated controllers.
+    pub fn all_ids(&self) -> impl Iterator<Item = i32> + use<> {
+        self.node_ids().chain(self.layout.dedicated())
     }
 }
 
@@ -49,13 +57,15 @@ pub fn validate(cluster: &KafkaCluster) -> Result<ValidCluster, Problems> {
     check_quantity(&mut findings, "spec.storage.size", &spec.storage.size);
     check_config(&mut findings, &spec.config, spec.replicas);
     check_listeners(&mut findings, &spec.listeners);
-    check_resources(&mut findings, spec);
+    check_controllers(&mut findings, spec);
+    check_resources(&mut findings, "spec.resources", spec.resources.as_ref());
     check_pod(&mut findings, spec);
     findings.or_problems(ValidCluster {
         name,
         namespace: cluster.namespace().unwrap_or_else(|| "default".to_owned()),
         uid: cluster.uid().unwrap_or_default(),
         config: spec.config.entries(),
+        layout: Layout::new(&spec.controllers, spec.replicas),
         spec: spec.clone(),
     })
 }
@@ -139,11 +149,44 @@ fn check_listeners(findings: &mut Findings, listeners: &[Listener]) {
     }
 }
 
-fn check_resources(findings: &mut Findings, spec: &KafkaClusterSpec) {
-    let Some(resources) = &spec.resources else { return };
+fn check_controllers(findings: &mut Findings, spec: &KafkaClusterSpec) {
+    let asked = &spec.controllers;
+    let dedicated = asked.mode == ControllersMode::Dedicated;
+    match asked.replicas {
+        Some(count) if ![1, 3, 5].contains(&count) => findings.push(
+            "spec.controllers.replicas",
+            "must be 1, 3 or 5: an even number of voters survives no more losses than one less",
+        ),
+        Some(count) if count > spec.replicas && !dedicated => findings.push(
+            "spec.controllers.replicas",
+            format!(
+                "is {count}, but there are only {} brokers, and only brokers vote unless \
+                 controllers are dedicated",
+                spec.replicas
+            ),
+        ),
+        _ => {}
+    }
+    for (field, is_set) in
+        [("storage", asked.storage.is_some()), ("resources", asked.resources.is_some())]
+    {
+        findings.refuse_if(
+            is_set && !dedicated,
+            &format!("spec.controllers.{field}"),
+            "is of dedicated controllers: with mode combined the brokers' own is used",
+        );
+    }
+    if let Some(storage) = &asked.storage {
+        check_quantity(findings, "spec.controllers.storage.size", &storage.size);
+    }
+    check_resources(findings, "spec.controllers.resources", asked.resources.as_ref());
+}
+
+fn check_resources(findings: &mut Findings, field: &str, resources: Option<&Resources>) {
+    let Some(resources) = resources else { return };
     for (kind, quantities) in [("requests", &resources.requests), ("limits", &resources.limits)] {
         for (name, quantity) in quantities {
-            check_quantity(findings, &format!("spec.resources.{kind}.{name}"), &quantity.0);
+            check_quantity(findings, &format!("{field}.{kind}.{name}"), &quantity.0);
         }
     }
 }
@@ -225,6 +268,16 @@ mod tests {
             ("storage: {size: 1Gi}, listeners: [{name: a, port: 9093}]", "spec.listeners[0].port"),
             ("storage: {size: 1Gi}, listeners: [{name: a}, {name: b}]", "spec.listeners[1].port"),
             ("storage: {size: 1Gi}, resources: {limits: {cpu: lots}}", "spec.resources.limits.cpu"),
+            ("storage: {size: 1Gi}, controllers: {replicas: 2}", "spec.controllers.replicas"),
+            ("storage: {size: 1Gi}, controllers: {replicas: 5}", "spec.controllers.replicas"),
+            (
+                "storage: {size: 1Gi}, controllers: {storage: {size: 1Gi}}",
+                "spec.controllers.storage",
+            ),
+            (
+                "storage: {size: 1Gi}, controllers: {mode: dedicated, storage: {size: x}}",
+                "spec.controllers.storage.size",
+            ),
             (
                 "storage: {size: 1Gi}, podTemplate: {labels: {ottla.dev/cluster: x}}",
                 "spec.podTemplate.labels.ottla.dev/cluster",

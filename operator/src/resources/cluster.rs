@@ -48,6 +48,7 @@ pub const HEALTH_PORT: i32 = 8080;
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].reason"
     ),
+    printcolumn(name = "Controller", type_ = "integer", json_path = ".status.quorum.leader", priority = 1),
     printcolumn(name = "Bootstrap", type_ = "string", json_path = ".status.bootstrap"),
     printcolumn(name = "Cluster ID", type_ = "string", json_path = ".status.clusterId", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -64,7 +65,10 @@ pub const HEALTH_PORT: i32 = 8080;
         .field_path(".config"),
     validation = Rule::new("!has(self.config) || !has(self.config.min__dot__insync__dot__replicas) || int(self.config.min__dot__insync__dot__replicas) <= self.replicas")
         .message("config min.insync.replicas is higher than replicas, the number of brokers: nothing could be written with acks=all")
-        .field_path(".config")
+        .field_path(".config"),
+    validation = Rule::new("!has(self.controllers) || !has(self.controllers.replicas) || (has(self.controllers.mode) && self.controllers.mode == 'dedicated') || self.controllers.replicas <= self.replicas")
+        .message("controllers.replicas is higher than replicas, the number of brokers: only brokers vote unless controllers are dedicated")
+        .field_path(".controllers")
 )]
 pub struct KafkaClusterSpec {
     /// How many brokers. Three keep the records through the loss of any one of them; one is enough
@@ -92,6 +96,11 @@ pub struct KafkaClusterSpec {
             .message("listeners share a port: each needs its own")
     )]
     pub listeners: Vec<Listener>,
+
+    /// Which nodes vote on the cluster's metadata: the first three brokers unless set, or one of
+    /// fewer. Cannot be changed yet.
+    #[serde(default, skip_serializing_if = "Controllers::is_default")]
+    pub controllers: Controllers,
 
     /// CPU and memory of each broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,6 +150,69 @@ pub struct Storage {
     /// kept unless this is true; a cluster created again under the same name uses them again.
     #[serde(default)]
     pub delete_claim: bool,
+}
+
+/// Who votes on the cluster's metadata.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(has(self.mode) && self.mode == 'dedicated') || (!has(self.storage) && !has(self.resources))")
+        .message("storage and resources are of dedicated controllers: with mode combined the brokers' own are used")
+)]
+pub struct Controllers {
+    /// `combined`: the first brokers vote. `dedicated`: pods of their own, NAME-controller-N, vote.
+    #[serde(default)]
+    pub mode: ControllersMode,
+
+    /// How many nodes vote: 1, 3 or 5. Three survive the loss of any one of them, five of two.
+    /// Unless set, three; with mode combined and fewer than three brokers, one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("self in [1, 3, 5]")
+            .message("replicas must be 1, 3 or 5: an even number of voters survives no more losses than one less")
+    )]
+    pub replicas: Option<i32>,
+
+    /// The volume of each dedicated controller: 1Gi of the brokers' class unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<ControllerStorage>,
+
+    /// CPU and memory of each dedicated controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+}
+
+impl Controllers {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where the voters are.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum ControllersMode {
+    #[default]
+    Combined,
+    Dedicated,
+}
+
+/// The volume of each dedicated controller. It goes or stays with the brokers' volumes.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ControllerStorage {
+    /// The size of each volume, for example `1Gi`.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(
+        validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))")
+            .message("size must be a positive quantity such as 1Gi")
+    )]
+    pub size: String,
+
+    /// The StorageClass of the volumes: that of the brokers unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub class: Option<String>,
 }
 
 /// A port for clients.
@@ -305,14 +377,51 @@ pub struct KafkaClusterStatus {
     /// Label selector of the pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// Who leads and who votes, as the controllers themselves say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<QuorumStatus>,
     /// One line per broker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub brokers: Vec<BrokerStatus>,
-    /// `Ready`: all brokers serve. `Progressing`: the operator or Kubernetes is at work towards
-    /// that. `Degraded`: something is wrong that a person should know.
+    /// `Ready`: all brokers serve, with all copies, and all controllers vote. `Progressing`: the
+    /// operator or Kubernetes is at work towards that. `Degraded`: something is wrong that a person
+    /// should know. `QuorumHealthy`: a controller leads, and all that should vote can.
     #[serde(default)]
     pub conditions: Conditions,
+}
+
+/// The quorum of controllers.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct QuorumStatus {
+    /// Whether the permission to found this cluster is spent. It is given once, to one node, and
+    /// never again: an empty disk then joins what is there.
+    #[serde(default)]
+    pub founded: bool,
+    /// node.id of the active controller; none while nobody leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<i32>,
+    /// How often a controller was elected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i32>,
+    /// The nodes that have a vote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub voters: Vec<VoterStatus>,
+}
+
+/// A node with a vote.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct VoterStatus {
+    /// node.id
+    pub id: i32,
+    /// Of the disk that votes: a node with a new disk is a new voter.
+    pub directory_id: String,
+    /// `Leader`, `Follower`, `Behind` (has a vote, and does not keep up or is away) or `Unknown`
+    /// (as last heard, before the quorum was lost).
+    pub state: String,
 }
 
 /// One broker.

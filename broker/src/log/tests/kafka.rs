@@ -10,7 +10,7 @@ use crate::wire::records::{Compression, EndTransactionMarker, NewRecord};
 async fn writes_a_log_directory_for_kafkas_tools_to_read() {
     let Ok(path) = std::env::var("OTTLA_DUMP_DIR") else { return };
     let dir = LogDir::open(crate::env::real::env(), options(path)).unwrap();
-    dir.load_all(|_| small()).await.unwrap();
+    dir.start().await.unwrap();
     let id = dir.directory_id();
     for (partition, compression) in (0..=4).zip([0, 1, 2, 3, 4]) {
         let at = TopicPartition::new("dump", partition);
@@ -51,7 +51,8 @@ async fn opens_a_log_directory_that_kafka_wrote() {
         LogDirOptions { cluster_id: meta.cluster_id, node_id: meta.node_id, ..options(path) };
     let dir = LogDir::open(env, options).unwrap();
     println!("clean shutdown of epoch {:?}", dir.clean_shutdown_epoch());
-    for log in dir.load_all(|_| LogConfig::default()).await.unwrap() {
+    dir.start().await.unwrap();
+    for log in dir.open_all(|_| LogConfig::default()).await.unwrap() {
         println!(
             "{log:?} id {:?} segments {} size {} epochs {:?} producers {}",
             log.topic_id(),

@@ -3,6 +3,7 @@
 mod kafka;
 mod memory_disk;
 mod model;
+mod recovery;
 mod rules;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ fn options(path: impl Into<PathBuf>) -> LogDirOptions {
         node_id: 1,
         tail_cache: TailCache::new(1 << 20),
         checkpoint_every: 60_000,
+        reserve_bytes: -1,
     }
 }
 
@@ -42,7 +44,8 @@ fn small() -> LogConfig {
 /// A directory with its logs open, but no task running: tests call the flusher themselves.
 async fn open(env: &Env, config: LogConfig) -> Arc<LogDir> {
     let dir = LogDir::open(env.clone(), options("/data")).unwrap();
-    dir.load_all(move |_| config.clone()).await.unwrap();
+    dir.start().await.unwrap();
+    dir.open_all(move |_| config.clone()).await.unwrap();
     dir.stop_tasks();
     dir
 }
@@ -67,7 +70,7 @@ fn batch(values: &[&str], timestamp: Millis) -> Bytes {
 
 fn from_producer(id: i64, epoch: i16, sequence: i32, value: &str) -> Bytes {
     let mut builder = BatchBuilder::new().producer(id, epoch, sequence);
-    builder.push(NOW, None, Some(value.as_bytes()));
+    builder.push(NOW, Some(b"key"), Some(value.as_bytes()));
     builder.build()
 }
 

@@ -68,7 +68,7 @@ async fn synced_follows_the_flusher_or_the_end() {
 async fn the_flusher_task_syncs_without_being_asked() {
     let env = MemoryDisk::default().env();
     let dir = LogDir::open(env, options("/data")).unwrap();
-    dir.load_all(|_| small()).await.unwrap();
+    dir.start().await.unwrap();
     let log = dir.create(&topic(), None, small()).unwrap();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     log.set_sync_listener(Some(Arc::new(Tell(tell))));
@@ -233,6 +233,18 @@ async fn truncation_removes_records_epochs_and_producer_state() {
     log.truncate_fully_and_start_at(100).unwrap();
     assert_eq!((log.start_offset(), log.end_offset(), log.synced_offset()), (100, 100, 100));
     assert_eq!((log.latest_epoch(), append(&log, "n")), (None, 100));
+}
+
+#[tokio::test]
+async fn an_epoch_that_wrote_nothing_goes_with_a_truncation_to_the_end() {
+    let disk = MemoryDisk::default();
+    let (_dir, log) = one_log(&disk, small()).await;
+    append(&log, "a");
+    let (before, end) = (log.latest_epoch(), log.end_offset());
+    log.start_epoch(7, end);
+    assert_eq!(log.latest_epoch(), Some(7));
+    assert!(!log.truncate_to(end).unwrap());
+    assert_eq!((log.latest_epoch(), log.end_offset()), (before, end));
 }
 
 #[tokio::test]
@@ -410,7 +422,7 @@ async fn readers_retention_and_the_flusher_do_not_disturb_an_append() {
     let options = LogDirOptions { tail_cache: cache.clone(), ..options(folder.path()) };
     let dir = LogDir::open(env.clone(), options).unwrap();
     let config = LogConfig { retention_bytes: 20_000, file_delete_delay_ms: 0, ..small() };
-    dir.load_all(|_| small()).await.unwrap();
+    dir.start().await.unwrap();
     let log = dir.create(&topic(), None, config).unwrap();
     let total = 3000;
     let writer = {

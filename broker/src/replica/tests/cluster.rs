@@ -12,7 +12,8 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
-    AlterPartitionResponse, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+    AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -23,7 +24,7 @@ use crate::config::Settings;
 use crate::controller::rules::SettingsRules;
 use crate::controller::{Delta, Image, View, isr};
 use crate::env::real;
-use crate::log::{LogConfig, LogDir, LogDirOptions, TailCache};
+use crate::log::{LogDir, LogDirOptions, LogDirs, TailCache};
 use crate::replica::context::Context;
 use crate::replica::remote::Failure;
 use crate::replica::{Leaders, Partition, Partitions, RemoteLeader, ToController, read};
@@ -68,14 +69,16 @@ pub async fn node(id: NodeId, more: &str) -> Node {
         node_id: id,
         tail_cache: TailCache::new(1 << 20),
         checkpoint_every: 60_000,
+        reserve_bytes: -1,
     };
     let env = real::env();
     let dir = LogDir::open(env.clone(), options).unwrap();
-    dir.load_all(|_| LogConfig::default()).await.unwrap();
+    let dirs = LogDirs::of_one(&env, dir);
+    dirs.start().await.unwrap();
     let image = Arc::new(ArcSwap::from_pointee(Image::empty("cluster")));
     let (epoch, registered) = watch::channel(i64::from(id) + 100);
     let context = Context::new(env, settings(id, more), image.clone(), registered);
-    let partitions = Partitions::new(context, dir, Arc::new(NoController));
+    let partitions = Partitions::new(context, dirs, Arc::new(NoController));
     Node { partitions, image, up: AtomicBool::new(true), epoch, _folder: folder }
 }
 
@@ -304,6 +307,13 @@ impl ToController for Decides {
     ) -> Result<AllocateProducerIdsResponse, Failure> {
         Err("not here".into())
     }
+
+    async fn assign_replicas_to_dirs(
+        &self,
+        _: AssignReplicasToDirsRequest,
+    ) -> Result<AssignReplicasToDirsResponse, Failure> {
+        Err("not here".into())
+    }
 }
 
 pub struct NoController;
@@ -321,6 +331,13 @@ impl ToController for NoController {
         &self,
         _: AllocateProducerIdsRequest,
     ) -> Result<AllocateProducerIdsResponse, Failure> {
+        Err("not here".into())
+    }
+
+    async fn assign_replicas_to_dirs(
+        &self,
+        _: AssignReplicasToDirsRequest,
+    ) -> Result<AssignReplicasToDirsResponse, Failure> {
         Err("not here".into())
     }
 }

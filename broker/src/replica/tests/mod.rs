@@ -1,6 +1,7 @@
 //! Three brokers' partitions together.
 
 mod cluster;
+mod dirs;
 
 use std::time::Duration;
 
@@ -153,7 +154,7 @@ async fn a_deleted_topic_is_gone_and_who_waits_for_it_is_told() {
     assert_eq!(ticket.committed().await, Err(ErrorCode::NotLeaderOrFollower));
     let partitions = &cluster.node(1).partitions;
     assert_eq!(partitions.find(TOPIC, 0).err(), Some(ErrorCode::UnknownTopicOrPartition));
-    assert!(partitions.dir.logs().is_empty());
+    assert!(partitions.dirs.all()[0].logs().is_empty());
     cluster.stop().await;
 }
 
@@ -163,11 +164,11 @@ async fn history_replayed_at_a_start_deletes_nothing() {
     let node = node(1, "").await;
     let id = crate::types::TopicPartition::new(TOPIC, 0);
     let config = crate::log::LogConfig::default();
-    let log = node.partitions.dir.create(&id, Some(TOPIC_ID), config).unwrap();
+    let log = node.partitions.dirs.all()[0].create(&id, Some(TOPIC_ID), config).unwrap();
     log.append_as_leader(batch(&["a"]), 0, Origin::Coordinator, 0).unwrap();
     let partitions = super::Partitions::new(
         node.partitions.context.clone(),
-        node.partitions.dir.clone(),
+        node.partitions.dirs.clone(),
         std::sync::Arc::new(NoController),
     );
     // This run's registration is later than anything in these images.
@@ -179,27 +180,9 @@ async fn history_replayed_at_a_start_deletes_nothing() {
     apply(&Image::empty("cluster"));
     apply(&cluster.truth());
     assert!(partitions.all().is_empty());
-    assert_eq!(partitions.dir.logs().len(), 1);
+    assert_eq!(partitions.dirs.all()[0].logs().len(), 1);
     node.epoch.send_replace(101);
     apply(&cluster.truth());
     assert_eq!(partitions.get(TOPIC, 0).unwrap().log.end_offset(), 1);
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_no_image_names_is_stray_and_deleted() {
-    let cluster = Cluster::start(&[1, 2, 3], "").await;
-    let node = node(1, "").await;
-    let id = crate::types::TopicPartition::new("gone", 3);
-    let config = crate::log::LogConfig::default();
-    node.partitions.dir.create(&id, Some(uuid::Uuid::from_u128(9)), config).unwrap();
-    let partitions = super::Partitions::new(
-        node.partitions.context.clone(),
-        node.partitions.dir.clone(),
-        std::sync::Arc::new(NoController),
-    );
-    partitions.apply(&cluster.truth(), &Delta::default());
-    assert!(partitions.dir.log(&id).is_none());
-    assert!(partitions.get(TOPIC, 0).is_some(), "the first image is taken whole");
     cluster.stop().await;
 }

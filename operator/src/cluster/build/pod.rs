@@ -1,4 +1,4 @@
-//! The pod of a broker: as little as a broker needs, under the restricted Pod Security Standard.
+//! The pod of a node: as little as a broker or a controller needs, under the restricted Pod Security Standard.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::settings::{LOG_DIR, fingerprint};
-use crate::cluster::{ValidCluster, names};
+use crate::cluster::{Pool, ValidCluster, names};
 use crate::resources::{CONTROLLER_PORT, HEALTH_PORT, PodTemplate, REPLICATION_PORT};
 
 /// The user of the image, and the group of the volumes.
@@ -25,27 +25,27 @@ const RACKS_DIR: &str = "/etc/ottla/racks";
 const VOLUME_DIR: &str = "/data";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// The template of all brokers' pods.
-pub fn template(cluster: &ValidCluster, id: &str, image: &str) -> PodTemplateSpec {
+/// The template of all pods of a pool.
+pub fn template(cluster: &ValidCluster, pool: Pool, id: &str, image: &str) -> PodTemplateSpec {
     let extra = cluster.spec.pod_template.clone().unwrap_or_default();
     let mut labels = extra.labels.clone();
-    labels.extend(names::labels(&cluster.name));
+    labels.extend(names::labels(&cluster.name, pool));
     let mut annotations = extra.annotations.clone();
-    annotations.insert(names::SETTINGS_ANNOTATION.to_owned(), fingerprint(cluster, id));
+    annotations.insert(names::SETTINGS_ANNOTATION.to_owned(), fingerprint(cluster, pool, id));
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
             annotations: Some(annotations),
             ..Default::default()
         }),
-        spec: Some(pod(cluster, extra, image)),
+        spec: Some(pod(cluster, pool, extra, image)),
     }
 }
 
-fn pod(cluster: &ValidCluster, extra: PodTemplate, image: &str) -> PodSpec {
+fn pod(cluster: &ValidCluster, pool: Pool, extra: PodTemplate, image: &str) -> PodSpec {
     PodSpec {
-        containers: vec![broker(cluster, image)],
-        volumes: Some(volumes(cluster)),
+        containers: vec![container(cluster, pool, image)],
+        volumes: Some(volumes(cluster, pool)),
         service_account_name: Some(names::service_account(&cluster.name)),
         automount_service_account_token: Some(false),
         // A broker's own KAFKA_* settings would be drowned in one variable per service and port.
@@ -66,7 +66,7 @@ fn pod(cluster: &ValidCluster, extra: PodTemplate, image: &str) -> PodSpec {
             }),
             ..Default::default()
         }),
-        topology_spread_constraints: Some(spread(cluster)),
+        topology_spread_constraints: Some(spread(cluster, pool)),
         affinity: extra.affinity,
         node_selector: given(extra.node_selector, BTreeMap::is_empty),
         tolerations: given(extra.tolerations, Vec::is_empty),
@@ -80,19 +80,23 @@ fn given<T>(value: T, is_empty: impl Fn(&T) -> bool) -> Option<T> {
     if is_empty(&value) { None } else { Some(value) }
 }
 
-fn broker(cluster: &ValidCluster, image: &str) -> Container {
+fn container(cluster: &ValidCluster, pool: Pool, image: &str) -> Container {
     let (args, mounts) = (args(cluster), mounts(cluster));
-    let resources = cluster.spec.resources.clone().map(|resources| ResourceRequirements {
+    let resources = match pool {
+        Pool::Brokers => cluster.spec.resources.clone(),
+        Pool::Controllers => cluster.spec.controllers.resources.clone(),
+    };
+    let resources = resources.map(|resources| ResourceRequirements {
         requests: given(resources.requests, BTreeMap::is_empty),
         limits: given(resources.limits, BTreeMap::is_empty),
         ..Default::default()
     });
     Container {
-        name: "broker".to_owned(),
+        name: pool.name().to_owned(),
         image: Some(cluster.spec.image.clone().unwrap_or_else(|| image.to_owned())),
         args: Some(args),
         env: Some(environment(cluster)),
-        ports: Some(ports(cluster)),
+        ports: Some(ports(cluster, pool)),
         volume_mounts: Some(mounts),
         resources,
         // Alive is not ready: a broker that recovers its log, for however long, is alive.
@@ -154,21 +158,21 @@ fn environment(cluster: &ValidCluster) -> Vec<EnvVar> {
     ]
 }
 
-fn ports(cluster: &ValidCluster) -> Vec<ContainerPort> {
+fn ports(cluster: &ValidCluster, pool: Pool) -> Vec<ContainerPort> {
     let port = |name: &str, number: i32| ContainerPort {
         name: Some(name.to_owned()),
         container_port: number,
         protocol: Some("TCP".to_owned()),
         ..Default::default()
     };
-    let clients = cluster.spec.listeners.iter().map(|listener| port(&listener.name, listener.port));
-    clients
-        .chain([
-            port("replication", REPLICATION_PORT),
-            port("controller", CONTROLLER_PORT),
-            port("health", HEALTH_PORT),
-        ])
-        .collect()
+    let mut ports = Vec::new();
+    if pool == Pool::Brokers {
+        let clients = cluster.spec.listeners.iter();
+        ports.extend(clients.map(|listener| port(&listener.name, listener.port)));
+        ports.push(port("replication", REPLICATION_PORT));
+    }
+    ports.extend([port("controller", CONTROLLER_PORT), port("health", HEALTH_PORT)]);
+    ports
 }
 
 fn mounts(cluster: &ValidCluster) -> Vec<VolumeMount> {
@@ -186,13 +190,13 @@ fn mounts(cluster: &ValidCluster) -> Vec<VolumeMount> {
     mounts
 }
 
-fn volumes(cluster: &ValidCluster) -> Vec<Volume> {
+fn volumes(cluster: &ValidCluster, pool: Pool) -> Vec<Volume> {
     let config_map = |name: &str, map: String| Volume {
         name: name.to_owned(),
         config_map: Some(ConfigMapVolumeSource { name: map, ..Default::default() }),
         ..Default::default()
     };
-    let mut volumes = vec![config_map("settings", names::settings(&cluster.name))];
+    let mut volumes = vec![config_map("settings", names::pool(&cluster.name, pool))];
     if cluster.spec.rack.is_some() {
         volumes.push(config_map("racks", names::racks(&cluster.name)));
     }
@@ -214,13 +218,13 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
 }
 
 /// Evenly over nodes and zones, as far as there are any: a cluster on one node is still a cluster.
-fn spread(cluster: &ValidCluster) -> Vec<TopologySpreadConstraint> {
+fn spread(cluster: &ValidCluster, pool: Pool) -> Vec<TopologySpreadConstraint> {
     let over = |key: &str| TopologySpreadConstraint {
         max_skew: 1,
         topology_key: key.to_owned(),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
         label_selector: Some(LabelSelector {
-            match_labels: Some(names::selector(&cluster.name)),
+            match_labels: Some(names::selector(&cluster.name, pool)),
             ..Default::default()
         }),
         ..Default::default()
@@ -236,7 +240,7 @@ mod tests {
     use crate::resources::Rack;
 
     fn built(cluster: &ValidCluster) -> (PodTemplateSpec, Container) {
-        let template = template(cluster, "id", "ottla:test");
+        let template = template(cluster, Pool::Brokers, "id", "ottla:test");
         let container = template.spec.clone().unwrap().containers.remove(0);
         (template, container)
     }

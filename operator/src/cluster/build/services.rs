@@ -4,22 +4,25 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::cluster::{ValidCluster, names};
+use crate::cluster::{Pool, ValidCluster, names};
 use crate::resources::{CONTROLLER_PORT, HEALTH_PORT, REPLICATION_PORT};
 
-/// Gives each broker a name of its own. Names are there before brokers are ready, else brokers that
-/// all start at once would never find their controller.
-pub fn headless(cluster: &ValidCluster) -> Service {
-    let mut ports = client_ports(cluster);
-    ports.push(port("replication", REPLICATION_PORT));
+/// Gives each node of a pool a name of its own. Names are there before brokers are ready, else brokers that
+/// all start at once would never find each other and agree on a controller.
+pub fn headless(cluster: &ValidCluster, pool: Pool) -> Service {
+    let mut ports = Vec::new();
+    if pool == Pool::Brokers {
+        ports = client_ports(cluster);
+        ports.push(port("replication", REPLICATION_PORT));
+    }
     ports.push(port("controller", CONTROLLER_PORT));
     ports.push(port("health", HEALTH_PORT));
     Service {
-        metadata: names::owned(cluster, names::headless(&cluster.name)),
+        metadata: names::owned(cluster, pool, names::headless(&cluster.name, pool)),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(true),
-            selector: Some(names::selector(&cluster.name)),
+            selector: Some(names::selector(&cluster.name, pool)),
             ports: Some(ports),
             ..Default::default()
         }),
@@ -30,10 +33,10 @@ pub fn headless(cluster: &ValidCluster) -> Service {
 /// Leads a new client to any broker that serves.
 pub fn bootstrap(cluster: &ValidCluster) -> Service {
     Service {
-        metadata: names::owned(cluster, names::bootstrap(&cluster.name)),
+        metadata: names::owned(cluster, Pool::Brokers, names::bootstrap(&cluster.name)),
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
-            selector: Some(names::selector(&cluster.name)),
+            selector: Some(names::selector(&cluster.name, Pool::Brokers)),
             ports: Some(client_ports(cluster)),
             ..Default::default()
         }),
@@ -67,10 +70,14 @@ mod tests {
 
     #[test]
     fn brokers_are_found_before_they_are_ready() {
-        let service = headless(&demo());
+        let service = headless(&demo(), Pool::Brokers);
         assert_eq!(service.spec.as_ref().unwrap().publish_not_ready_addresses, Some(true));
         assert_eq!(service.spec.as_ref().unwrap().cluster_ip.as_deref(), Some("None"));
         assert_eq!(numbers(&service), [9092, 9091, 9093, 8080]);
+        let service = headless(&demo(), Pool::Controllers);
+        assert_eq!(service.metadata.name.as_deref(), Some("demo-controllers"));
+        assert_eq!(service.spec.as_ref().unwrap().publish_not_ready_addresses, Some(true));
+        assert_eq!(numbers(&service), [9093, 8080]);
     }
 
     #[test]

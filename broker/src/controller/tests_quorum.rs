@@ -1,0 +1,217 @@
+//! Three whole nodes on loopback: a quorum is founded, grows, loses its leader, and starts again.
+
+#![expect(clippy::disallowed_methods, reason = "a test of whole processes, in real time")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::add_raft_voter_request::Listener;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
+use kafka_protocol::messages::{
+    AddRaftVoterRequest, DescribeQuorumRequest, DescribeQuorumResponse, RemoveRaftVoterRequest,
+    TopicName,
+};
+use kafka_protocol::protocol::Request;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use crate::broker::Broker;
+use crate::config::Settings;
+use crate::coordinator::topic::TopicCreator;
+use crate::env::real;
+use crate::error::ErrorCode;
+use crate::net::peer::Peer;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A process: what ends with it.
+struct Node {
+    runtime: Option<Runtime>,
+    broker: Option<Arc<Broker>>,
+}
+
+impl Node {
+    fn start(dir: &Path, id: usize, ports: &[(u16, u16)], more: &str) -> Self {
+        let (port, controller) = ports[id];
+        let servers: Vec<_> = ports.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        let founding = id == 0;
+        let text = format!(
+            "node.id={id}\nprocess.roles=broker,controller\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             controller.listener.names=CONTROLLER\n\
+             controller.quorum.bootstrap.servers={}\nottla.quorum.founding={founding}\n\
+             cluster.id=dGhyZWUtY29udHJvbGxlcnM\nlog.dirs={}\n{more}",
+            servers.join(","),
+            dir.join(id.to_string()).display(),
+        );
+        let settings = Settings::for_test(&text);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let broker = runtime.block_on(Broker::start(real::env(), settings)).unwrap();
+        Self { runtime: Some(runtime), broker: Some(broker) }
+    }
+
+    fn leads(&self) -> bool {
+        let broker = self.broker.as_ref();
+        broker.is_some_and(|it| it.controller.as_ref().is_some_and(|it| it.leads()))
+    }
+
+    /// As `kill -9`: sockets close, nothing is said.
+    fn kill(&mut self) {
+        self.broker = None;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+
+    fn create(&self, topic: &str) {
+        let request = CreatableTopic::default()
+            .with_name(TopicName(topic.to_owned().into()))
+            .with_num_partitions(1)
+            .with_replication_factor(1);
+        let (runtime, broker) = (self.runtime.as_ref().unwrap(), self.broker.as_ref().unwrap());
+        until("a broker is in service", || {
+            match runtime.block_on(broker.link.create(request.clone())) {
+                Ok(()) => true,
+                Err(refusal) if refusal.code == ErrorCode::InvalidReplicationFactor => false,
+                Err(refusal) => panic!("{refusal}"),
+            }
+        });
+    }
+
+    fn has(&self, topic: &str) -> bool {
+        self.broker.as_ref().unwrap().image.load().topic(topic).is_some()
+    }
+
+    fn directory(&self) -> Uuid {
+        self.broker.as_ref().unwrap().log_dirs.metadata_id()
+    }
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    begun.elapsed()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+fn ports() -> Vec<(u16, u16)> {
+    let free = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        (listener.local_addr().unwrap().port(), listener)
+    };
+    let all: Vec<_> = (0..6).map(|_| free()).collect();
+    all.chunks(2).map(|pair| (pair[0].0, pair[1].0)).collect()
+}
+
+fn call<R: Request + Clone>(port: u16, request: R) -> R::Response {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let patience = Duration::from_secs(20);
+        let peer = Peer::connect(&real::env(), "127.0.0.1", port, "test", patience).await.unwrap();
+        peer.call(request, patience).await.unwrap()
+    })
+}
+
+fn describe(port: u16) -> DescribeQuorumResponse {
+    let topic = TopicData::default()
+        .with_topic_name(TopicName("__cluster_metadata".into()))
+        .with_partitions(vec![PartitionData::default()]);
+    call(port, DescribeQuorumRequest::default().with_topics(vec![topic]))
+}
+
+/// Makes the node a voter, as the operator does: tried until it has caught up.
+fn add(leader: u16, node: &Node, id: usize, port: u16) {
+    let listener = Listener::default()
+        .with_name("CONTROLLER".into())
+        .with_host("127.0.0.1".into())
+        .with_port(port);
+    let request = AddRaftVoterRequest::default()
+        .with_cluster_id(Some("dGhyZWUtY29udHJvbGxlcnM".into()))
+        .with_timeout_ms(10_000)
+        .with_voter_id(id as i32)
+        .with_voter_directory_id(node.directory())
+        .with_listeners(vec![listener]);
+    until("a voter is added", || {
+        let answer = call(leader, request.clone());
+        if answer.error_code != 0 {
+            eprintln!("{id}: {} {:?}", answer.error_code, answer.error_message);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        answer.error_code == 0
+    });
+}
+
+#[test]
+fn three_nodes_found_a_quorum_lose_its_leader_and_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = ports();
+    let start = |id| Node::start(dir.path(), id, &ports, "");
+    let mut nodes: Vec<_> = (0..3).map(start).collect();
+    until("the founder leads", || nodes[0].leads());
+    add(ports[0].1, &nodes[1], 1, ports[1].1);
+    add(ports[0].1, &nodes[2], 2, ports[2].1);
+    let told = describe(ports[0].1);
+    let voters: Vec<_> =
+        told.topics[0].partitions[0].current_voters.iter().map(|it| it.replica_id.0).collect();
+    assert_eq!(voters, [0, 1, 2]);
+    assert_eq!(told.nodes.len(), 3);
+    nodes[1].create("first");
+    until("all know the topic", || nodes.iter().all(|node| node.has("first")));
+
+    // The leader dies without a word.
+    nodes[0].kill();
+    let killed = Instant::now();
+    until("another node leads", || nodes[1..].iter().any(Node::leads));
+    println!("led again {:?} after the leader was killed", killed.elapsed());
+    nodes[2].create("second");
+    println!("decided again {:?} after the leader was killed", killed.elapsed());
+    let leader = 1 + nodes[1..].iter().position(Node::leads).unwrap();
+
+    // Its disk is replaced: it comes back as an observer, and takes its old place.
+    let before = told.topics[0].partitions[0].current_voters[0].replica_directory_id;
+    std::fs::remove_dir_all(dir.path().join("0")).unwrap();
+    nodes[0] = Node::start(dir.path(), 0, &ports, "ottla.quorum.founding=false");
+    until("the new disk has caught up", || nodes[0].has("second"));
+    assert!(!nodes[0].leads());
+    assert_ne!(nodes[0].directory(), before);
+    let remove = RemoveRaftVoterRequest::default()
+        .with_cluster_id(None)
+        .with_voter_id(0)
+        .with_voter_directory_id(before);
+    assert_eq!(call(ports[leader].1, remove).error_code, 0);
+    add(ports[leader].1, &nodes[0], 0, ports[0].1);
+
+    // All at once, and all back. What this process still holds of the old ones is their locks.
+    nodes.iter_mut().for_each(Node::kill);
+    let again = tempfile::tempdir().unwrap();
+    for id in 0..3 {
+        copy(&dir.path().join(id.to_string()), &again.path().join(id.to_string()));
+    }
+    nodes = (0..3).map(|id| Node::start(again.path(), id, &ports, "")).collect();
+    until("one leads", || nodes.iter().any(Node::leads));
+    until("nothing is forgotten", || nodes.iter().all(|it| it.has("first") && it.has("second")));
+    let leader = nodes.iter().position(Node::leads).unwrap();
+    let told = describe(ports[leader].1);
+    assert_eq!(told.topics[0].partitions[0].current_voters.len(), 3);
+    nodes[2].create("third");
+}
