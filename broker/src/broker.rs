@@ -99,7 +99,9 @@ impl Broker {
         let begun = env.clock.now();
         let fault = Fatal(watch::Sender::new(None));
         let stop = CancellationToken::new();
-        let doors = Doors::open(&env, &settings, &stop).await?;
+        // The ports are watched from where those of the controller are served.
+        let doors = Doors::open(env.clone(), settings.clone(), stop.clone());
+        let doors = env.spawn_control(doors).await.expect("opening ports does not panic")?;
         let cluster_id = crate::identity::cluster_id(&env, &settings).await?;
         let log_dirs = open_log_dirs(&env, &settings, &cluster_id).await?;
         let metadata = Metadata::new(&cluster_id);
@@ -324,7 +326,7 @@ struct Doors {
 }
 
 impl Doors {
-    async fn open(env: &Env, settings: &Settings, stop: &CancellationToken) -> Result<Self, Fault> {
+    async fn open(env: Env, settings: Settings, stop: CancellationToken) -> Result<Self, Fault> {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let (state, lifecycle) = watch::channel(None);
@@ -333,12 +335,12 @@ impl Doors {
                 Fault::Start(format!("ottla.health.listener {host}:{port}: {error}"))
             })?;
             let probe = Arc::new(Probes { lifecycle, registry });
-            let (env, stop) = (env.clone(), stop.clone());
-            env::spawn(async move {
+            let serving = http::serve(env.clone(), listener, probe);
+            env.spawn_control(async move {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
-                    Err(error) = http::serve(env, listener, probe) => {
+                    Err(error) = serving => {
                         warn!(%error, "the probes are no longer served");
                     }
                 }
@@ -346,7 +348,7 @@ impl Doors {
         }
         let mut listeners = Vec::new();
         for endpoint in &settings.listeners.all {
-            listeners.push(Bound::bind(env, endpoint).await?);
+            listeners.push(Bound::bind(&env, endpoint).await?);
         }
         Ok(Self { listeners, metrics, state })
     }

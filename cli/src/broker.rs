@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ottla_broker::broker::Broker;
 use ottla_broker::config::{Loaded, Properties, Settings, environment, properties};
-use ottla_broker::env::real;
+use ottla_broker::env::{Env, real};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, error, info, warn};
@@ -44,9 +44,20 @@ pub fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
-    let ended = runtime.block_on(serve(loaded.settings, args.stop_with_stdin));
+    let control = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let env = real::env().with_control(control.handle().clone());
+    let ended = runtime.block_on(serve(env, loaded.settings, args.stop_with_stdin));
     // A read of standard input may never end: it is no reason to stay.
     runtime.shutdown_background();
+    control.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(&why),
@@ -102,7 +113,7 @@ fn rack(path: &Path) -> Option<String> {
 }
 
 /// Runs the broker until a signal, the end of standard input, or a fault of its own.
-async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), String> {
+async fn serve(env: Env, settings: Settings, stop_with_stdin: bool) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let asked = async {
@@ -114,7 +125,7 @@ async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), String> 
         }
     };
     tokio::pin!(asked);
-    let starting = Broker::start(real::env(), settings);
+    let starting = Broker::start(env, settings);
     let broker = tokio::select! {
         biased;
         why = &mut asked => {

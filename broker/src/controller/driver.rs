@@ -108,7 +108,7 @@ impl Controller {
         let began = env.clock.now();
         let mut driver = Driver {
             replica: Replica::new(start.cluster_id, start.metadata),
-            env,
+            env: env.clone(),
             quorum,
             active: None,
             settings: start.settings.clone(),
@@ -116,14 +116,24 @@ impl Controller {
             queue,
             began,
         };
-        driver.begin().await?;
         let (stop, on_fault) = (start.stop, start.on_fault);
-        env::spawn(async move {
+        let (begun, has_begun) = oneshot::channel();
+        env.spawn_control(async move {
+            let began = driver.begin().await;
+            let goes_on = began.is_ok();
+            // Nobody waits: this broker's start was given up.
+            let _ = begun.send(began);
+            if !goes_on {
+                return;
+            }
             if let Err(fault) = driver.run(Queues { jobs, inbox, heard }, stop).await {
                 tracing::error!(%fault, "the metadata is no longer followed");
                 on_fault(fault);
             }
         });
+        has_begun
+            .await
+            .unwrap_or_else(|_| Err(Fault::Start("the controller did not begin".into())))?;
         Ok(controller)
     }
 

@@ -21,7 +21,7 @@ use super::brokers::supported_features;
 use super::link::{ControllerLink, LinkError};
 use super::metadata::Metadata;
 use crate::config::Settings;
-use crate::env::{self, Env};
+use crate::env::Env;
 use crate::error::{ErrorCode, Fault};
 use crate::types::BrokerEpoch;
 
@@ -86,7 +86,7 @@ impl Lifecycle {
             interval: join.settings.broker_heartbeat_interval,
             session: join.settings.broker_session_timeout,
             patience: join.settings.initial_broker_registration_timeout,
-            env: join.env,
+            env: join.env.clone(),
             metadata: join.metadata,
             offline: join.offline,
             stage,
@@ -94,7 +94,7 @@ impl Lifecycle {
             wished,
         };
         let (stop, on_fault) = (join.stop, join.on_fault);
-        env::spawn(async move {
+        join.env.spawn_control(async move {
             let ended = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

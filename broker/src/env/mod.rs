@@ -3,7 +3,7 @@
 //! Two implementations: [`real`], and `simulated` (feature `simulation`), in which one seed decides
 //! everything. Nothing outside this module touches the operating system; clippy's disallowed
 //! methods and types enforce that. Rules that keep a run replayable: every `select!` is `biased`,
-//! no map with a random seed is iterated, tasks start with [`spawn`] only.
+//! no map with a random seed is iterated, tasks start with [`spawn`] and [`Env::spawn_control`] only.
 
 mod clock;
 pub mod disk;
@@ -20,6 +20,7 @@ pub use clock::Clock;
 pub use disk::{Disk, DiskFile};
 pub use network::{Io, Listener, Network, Stream};
 pub use random::Random;
+use tokio::runtime::Handle;
 
 /// The world of one node. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct Env {
     pub net: Arc<dyn Network>,
     pub random: Random,
     blocking: Blocking,
+    /// Where [`Env::spawn_control`] starts tasks, if not where it is called.
+    control: Option<Handle>,
 }
 
 /// Where work runs that may wait for the disk.
@@ -48,7 +51,29 @@ impl Env {
         random: Random,
         blocking: Blocking,
     ) -> Self {
-        Self { clock, disk, net, random, blocking }
+        Self { clock, disk, net, random, blocking, control: None }
+    }
+
+    /// Gives the control plane a runtime of its own.
+    #[must_use]
+    pub fn with_control(mut self, runtime: Handle) -> Self {
+        self.control = Some(runtime);
+        self
+    }
+
+    /// Starts a task of the control plane: heartbeats, the quorum, and who serves them. A write to
+    /// a page cache that is full of unwritten pages holds up the thread it runs on; where the control
+    /// plane has threads of its own, a busy broker is not taken for a dead one. What such a task
+    /// starts, runs there, too.
+    pub fn spawn_control<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match &self.control {
+            Some(runtime) => runtime.spawn(task),
+            None => tokio::spawn(task),
+        }
     }
 
     /// Runs `work`, which may wait for the disk, without holding up a task of the runtime.

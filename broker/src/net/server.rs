@@ -104,13 +104,18 @@ impl Server {
         info!(listener = %acceptor.name, port = bound.port, "listening");
         let stop = self.shared.stop.child_token();
         self.listening.lock().push(stop.clone());
-        env::spawn(self.tasks.track_future(async move {
+        let accepting = self.tasks.track_future(async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
                 () = acceptor.accept(bound.listener) => {}
             }
-        }));
+        });
+        if of_controller {
+            self.shared.service.env.spawn_control(accepting);
+        } else {
+            env::spawn(accepting);
+        }
     }
 
     /// Stops accepting new connections; those that are open go on.
