@@ -57,6 +57,8 @@ fn own_schema(key: ApiKey, version: i16) -> Option<fn(&[u8], i16) -> Result<usiz
     match (key, version) {
         (ApiKey::OffsetCommit, 10) => Some(left::<offset_commit::CommitById>),
         (ApiKey::OffsetFetch, 10) => Some(left::<offset_fetch::FetchById>),
+        // One tagged field more than version 1, as which it is read.
+        (ApiKey::BrokerHeartbeat, 2) => Some(|body, _| decode(ApiKey::BrokerHeartbeat, 1, body)),
         _ => None,
     }
 }

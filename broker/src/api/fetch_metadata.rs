@@ -1,6 +1,8 @@
 //! Fetch on the controller's listeners: the metadata log only.
 //!
-//! Versions 12 to 17, from which epochs are compared and a replica knows its cluster. Brokers'
+//! Versions 12 to 18, from which epochs are compared and a replica knows its cluster. With version
+//! 18 (KIP-1166) it says which high watermark it knows, and hears of a higher one at once: with
+//! less, a decision may reach one of the brokers only when its fetch has waited to its end. Brokers'
 //! listeners serve Fetch of all other topics.
 
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use crate::broker::Broker;
 use crate::controller::serve_metadata_fetch;
 use crate::error::ErrorCode;
 
-pub const API: Api = Api::new(ApiKey::Fetch, 12..=17).on_controller().handled_by(handler!(handle));
+pub const API: Api = Api::new(ApiKey::Fetch, 12..=18).on_controller().handled_by(handler!(handle));
 
 async fn handle(
     broker: &Arc<Broker>,

@@ -23,6 +23,7 @@ use crate::coordinator::topic::TopicCreator;
 use crate::env::real;
 use crate::error::ErrorCode;
 use crate::net::peer::Peer;
+use crate::raft::peers::MAX_WAIT as FETCH_WAIT;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -161,6 +162,20 @@ fn add(leader: u16, node: &Node, id: usize, port: u16) {
     });
 }
 
+/// Whoever is told of the decision last, is told at once, and not when its fetch has waited enough.
+fn news_is_not_held_back(nodes: &[Node]) {
+    let mut took: Vec<_> = (0..30)
+        .map(|n| {
+            let topic = format!("news-{n}");
+            nodes[n % 3].create(&topic);
+            until("all know the topic", || nodes.iter().all(|node| node.has(&topic)))
+        })
+        .collect();
+    took.sort();
+    println!("from an answer to the last node that knows: {:?} to {:?}", took[0], took[29]);
+    assert!(took[24] < FETCH_WAIT / 2, "{took:?}");
+}
+
 #[test]
 fn three_nodes_found_a_quorum_lose_its_leader_and_come_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -177,6 +192,7 @@ fn three_nodes_found_a_quorum_lose_its_leader_and_come_back() {
     assert_eq!(told.nodes.len(), 3);
     nodes[1].create("first");
     until("all know the topic", || nodes.iter().all(|node| node.has("first")));
+    news_is_not_held_back(&nodes);
 
     // The leader dies without a word.
     nodes[0].kill();
