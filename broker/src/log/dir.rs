@@ -57,6 +57,8 @@ pub struct LogDir {
     logs: Mutex<BTreeMap<TopicPartition, Arc<Log>>>,
     /// Found on the disk, and not opened so far.
     pub(super) unopened: Mutex<BTreeSet<TopicPartition>>,
+    /// Being opened, by one thread each: two would tidy up and write the same files.
+    opening: Mutex<BTreeMap<TopicPartition, Arc<Mutex<()>>>>,
     /// One folder is made, renamed or removed at a time; `logs` is not held for so long.
     changing: Mutex<()>,
     /// The broker epoch of the run that ended cleanly, if the last one did.
@@ -95,6 +97,7 @@ impl LogDir {
             options,
             logs: Mutex::default(),
             unopened: Mutex::default(),
+            opening: Mutex::default(),
             changing: Mutex::default(),
             clean,
             starts: Mutex::new(starts),
@@ -169,6 +172,22 @@ impl LogDir {
         partition: &TopicPartition,
         config: LogConfig,
     ) -> Result<Option<Arc<Log>>, Fault> {
+        let door = self.opening.lock().entry(partition.clone()).or_default().clone();
+        let _alone = door.lock();
+        let opened = self.open_found(partition, config);
+        let mut opening = self.opening.lock();
+        // One count is the map's, one is ours: the last who waited here closes the door.
+        if Arc::strong_count(&door) == 2 {
+            opening.remove(partition);
+        }
+        opened
+    }
+
+    fn open_found(
+        &self,
+        partition: &TopicPartition,
+        config: LogConfig,
+    ) -> Result<Option<Arc<Log>>, Fault> {
         if let Some(log) = self.log(partition) {
             return Ok(Some(log));
         }
@@ -183,9 +202,7 @@ impl LogDir {
         let folder = partition.to_string();
         let log = load::open(&self.shared, partition.clone(), &folder, config, known)
             .inspect_err(|fault| self.shared.fail_if_broken(fault))?;
-        let mut logs = self.logs.lock();
-        // Somebody else may have opened it meanwhile.
-        let log = logs.entry(partition.clone()).or_insert(log).clone();
+        self.logs.lock().insert(partition.clone(), log.clone());
         self.unopened.lock().remove(partition);
         Ok(Some(log))
     }

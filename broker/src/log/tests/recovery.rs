@@ -233,6 +233,28 @@ async fn a_recovery_point_behind_the_end_covers_nothing_that_is_appended_there()
     assert_eq!((log.end_offset(), contents(&log).len()), (20, 20));
 }
 
+#[tokio::test]
+async fn a_log_that_many_ask_for_at_once_is_opened_once() {
+    for _ in 0..50 {
+        let disk = stopped(&large()).await;
+        disk.crash(0);
+        let dir = LogDir::open(disk.env(), options("/data")).unwrap();
+        dir.start().await.unwrap();
+        let together = std::sync::Barrier::new(8);
+        let logs: Vec<_> = std::thread::scope(|scope| {
+            let open = || {
+                together.wait();
+                dir.open_log(&topic(), large()).unwrap().unwrap()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(logs.iter().all(|log| Arc::ptr_eq(log, &logs[0])));
+        // What it has to write after the crash is written by one.
+        assert_eq!(dir.shared.dirty.lock().len(), 1);
+    }
+}
+
 /// As [`stopped`], but a cleaner has removed all odd records below `cleaned`, in all segments.
 async fn cleaned(config: &LogConfig, all_below: Offset) -> MemoryDisk {
     let disk = stopped(config).await;
