@@ -6,6 +6,8 @@
 //! within an epoch; what is committed is in the log of every later leader.
 //! Deliberately absent: bytes of the log, addresses, connections.
 
+use uuid::Uuid;
+
 use super::messages::{
     Answer, At, Effect, Election, Error, Event, FetchId, Known, LogView, ReplicaKey, Request,
     VoteRequest,
@@ -360,13 +362,13 @@ impl Raft {
         self.role = Role::Leader(leader);
         self.persist(out);
         let directories = self.voters.kraft_version() > 0;
-        let voter = |voter: &Voter| ChangeVoter {
-            voter_id: voter.key.id,
-            voter_directory_id: voter.key.directory,
-        };
+        let voter =
+            |voter: &Voter| ChangeVoter { voter_id: voter.key.id, voter_directory_id: Uuid::nil() };
         let voters = self.voters.current();
         let mut controls = vec![Control::LeaderChange(LeaderChange {
-            version: i16::from(directories),
+            // Kafka 4.3.1 writes this version, without directories, in every quorum, and can read
+            // no other.
+            version: 0,
             leader_id: self.key().id,
             voters: voters.iter().map(voter).collect(),
             granting_voters: voters
