@@ -352,7 +352,7 @@ impl Driver {
         let now = self.env.clock.now();
         let restarted =
             now.saturating_duration_since(self.began) < self.settings.broker_session_timeout;
-        let dead = self.quorum.raft().died();
+        let (dead, silent) = (self.quorum.raft().died(), self.quorum.raft().silent());
         let own = (restarted && self.settings.roles.broker).then_some(self.settings.node_id);
         tracing::info!(epoch = status.epoch, "the active controller");
         let mut active = Active::new(&self.env, &self.settings, status.epoch, &self.replica);
@@ -360,6 +360,10 @@ impl Driver {
         // before this one: neither leads anything from now on.
         for broker in dead.into_iter().chain(own) {
             active.core.sessions.end(broker, now);
+        }
+        // The machine of a leader that fell silent was given time enough before the election.
+        if let Some(broker) = silent {
+            active.core.sessions.doubt(broker, now + self.settings.broker_heartbeat_interval);
         }
         active.begin(&mut self.quorum)?;
         self.quorum.synced().await?;

@@ -228,8 +228,10 @@ impl Task {
                 _ = self.wished.changed() => {}
                 Ok(()) = self.offline.changed() => {}
                 _ = applied.changed(), if waits => {}
-                // The controller takes that for a sign of death, or is another one now.
+                // The controller takes that for a sign of death.
                 () = self.link.closed(), if answered => {}
+                // A new one may wait to hear of this broker.
+                () = self.link.leader_changed() => {}
                 () = self.env.clock.sleep(pause) => {}
             }
         }

@@ -212,7 +212,7 @@ impl ControllerLink {
     }
 
     /// Returns when another leader is known than at the time of the call.
-    async fn leader_changed(&self) {
+    pub async fn leader_changed(&self) {
         let mut controllers = self.controllers.clone();
         let before = controllers.borrow_and_update().leader.clone();
         let other = |now: &Controllers| now.leader.is_some() && now.leader != before;

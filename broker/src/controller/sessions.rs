@@ -115,6 +115,13 @@ impl Sessions {
         }
     }
 
+    /// The broker has until then to be heard of.
+    pub fn doubt(&mut self, id: NodeId, until: Instant) {
+        if let Some(session) = self.brokers.get_mut(&id) {
+            session.suspect_until.get_or_insert(until);
+        }
+    }
+
     /// Ends the session.
     pub fn end(&mut self, id: NodeId, now: Instant) {
         if let Some(session) = self.brokers.get_mut(&id) {

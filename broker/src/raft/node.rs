@@ -62,6 +62,8 @@ pub struct Raft {
     pub(super) writing: bool,
     /// The leader that was found dead last.
     pub(super) died: Option<NodeId>,
+    /// The leader from which so little was heard that this node asked for votes.
+    pub(super) silent: Option<NodeId>,
     /// This node will stop: it does not want to lead again.
     pub(super) stopping: bool,
 }
@@ -91,6 +93,7 @@ impl Raft {
             next_fetch: at.now,
             writing: false,
             died: None,
+            silent: None,
             stopping: false,
         };
         if raft.is_voter() {
@@ -131,6 +134,10 @@ impl Raft {
     /// The leader that was found dead last, until another one is known.
     pub fn died(&self) -> Option<NodeId> {
         self.died
+    }
+
+    pub fn silent(&self) -> Option<NodeId> {
+        self.silent
     }
 
     /// The driver has read these records in what it replicated.
@@ -255,6 +262,7 @@ impl Raft {
         self.told_high_watermark = 0;
         self.next_fetch = at.now;
         self.died = None;
+        self.silent = None;
         self.persist(out);
     }
 
@@ -289,6 +297,7 @@ impl Raft {
 
     pub(super) fn ask_before_election(&mut self, log: &impl LogView, at: At, out: &mut Effects) {
         let leader = self.role.follows();
+        self.silent = leader.or(self.silent);
         let election = self.timeouts().election;
         let deadline = at.within(election, election);
         self.fetching = None;
