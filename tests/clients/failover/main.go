@@ -5,7 +5,8 @@
 // controller's, and then the active controller's node, which leads, too: the partitions led elsewhere
 // tell what the loss of a controller costs, the one led there what the loss of both at once does.
 // Then a broker, and the active controller's node, are stopped (SIGSTOP) for ten seconds: they are
-// given up like machines that died, and rejoin. In the end nothing may be missing.
+// given up like machines that died, and rejoin. Then all of them get little CPU time, and none may be
+// given up. In the end nothing may be missing.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +26,12 @@ import (
 	"ottla.dev/tests/clients/load"
 )
 
-const stopped = 10 * time.Second
+const (
+	stopped = 10 * time.Second
+	starved = 15 * time.Second
+	// Processes per CPU that want all of it.
+	greed = 12
+)
 
 type run struct {
 	*load.Load
@@ -38,7 +45,7 @@ func main() {
 	rounds := flag.Int("rounds", 30, "how often a leader, and then the controller's node, is killed")
 	p50 := flag.Duration("p50", 400*time.Millisecond, "the median pause may be this long")
 	worst := flag.Duration("worst", time.Second, "no pause may be longer")
-	frozen := flag.Duration("frozen", 5*time.Second, "no pause may be longer when a broker is stopped")
+	frozen := flag.Duration("frozen", 4*time.Second, "no pause may be longer when a broker is stopped")
 	signal := flag.String("signal", "", "command that sends a signal to a broker: its id and the signal are appended")
 	flag.Parse()
 	if err := all(*bootstrap, strings.Fields(*signal), *rounds, *p50, *worst, *frozen); err != nil {
@@ -70,6 +77,12 @@ func all(bootstrap string, signal []string, rounds int, p50, worst, frozen time.
 		failed += r.judge(lost, p50, worst)
 	}
 	failed += r.freeze(frozen)
+	if what, err := r.starve(); err != nil {
+		fmt.Printf("FAIL failover: too little CPU for %s: %v\n", starved, err)
+		failed++
+	} else {
+		fmt.Printf("ok failover: too little CPU for %s: %s\n", starved, what)
+	}
 	r.Stop()
 	proof, err := r.Verify()
 	if err != nil {
@@ -279,4 +292,49 @@ func (r *run) isGone(broker int32) error {
 		}
 	}
 	return nil
+}
+
+// starve lets many other processes have most of the CPU. Brokers are slow then, and none is taken
+// for dead: nobody else leads in the end.
+func (r *run) starve() (string, error) {
+	active, _, err := r.level()
+	if err != nil {
+		return "", err
+	}
+	before, err := r.State()
+	if err != nil {
+		return "", err
+	}
+	ctx, enough := context.WithCancel(context.Background())
+	defer enough()
+	var greedy []*exec.Cmd
+	for range greed * runtime.NumCPU() {
+		busy := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+		if err := busy.Start(); err != nil {
+			return "", err
+		}
+		greedy = append(greedy, busy)
+	}
+	time.Sleep(starved)
+	enough()
+	for _, busy := range greedy {
+		busy.Wait() // killed: that is no error here
+	}
+	after, err := r.State()
+	if err != nil {
+		return "", err
+	}
+	now, err := controller(r.Bootstrap)
+	if err != nil {
+		return "", err
+	}
+	if now != active {
+		return "", fmt.Errorf("the active controller was %d and is %d", active, now)
+	}
+	for i := range before {
+		if before[i].Leader != after[i].Leader {
+			return "", fmt.Errorf("partition %d was led by %d and is by %d", before[i].ID, before[i].Leader, after[i].Leader)
+		}
+	}
+	return fmt.Sprintf("beside %d greedy processes nobody was given up", len(greedy)), nil
 }
