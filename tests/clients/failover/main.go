@@ -76,6 +76,7 @@ func all(bootstrap string, signal []string, rounds int, p50, worst, frozen time.
 	for _, lost := range []string{"a leader", "the active controller", "both at once"} {
 		failed += r.judge(lost, p50, worst)
 	}
+	r.MayReorder()
 	failed += r.freeze(frozen)
 	if what, err := r.starve(); err != nil {
 		fmt.Printf("FAIL failover: too little CPU for %s: %v\n", starved, err)
@@ -276,13 +277,8 @@ func (r *run) freezeOne(who string, limit time.Duration) (string, error) {
 
 // isGone says that the cluster has taken a broker out of every ISR and leadership.
 func (r *run) isGone(broker int32) error {
-	var state []kafka.PartitionMetadata
-	var err error
-	for range 5 { // the client may ask the one that is stopped
-		if state, err = r.State(); err == nil {
-			break
-		}
-	}
+	addresses := strings.Split(r.Bootstrap, ",") // in the order of their ids
+	state, err := r.StateSeenBy(strings.Join(slices.Delete(addresses, int(broker), int(broker)+1), ","))
 	if err != nil {
 		return err
 	}
