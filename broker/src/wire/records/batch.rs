@@ -85,7 +85,7 @@ impl<'a> BatchView<'a> {
                 "a record batch of {size} bytes is too small"
             )));
         }
-        Ok(Self { bytes: &bytes[..HEADER_LEN] })
+        bytes.get(..HEADER_LEN).map(|bytes| Self { bytes }).ok_or(RecordsError::Incomplete)
     }
 
     /// The size that the batch at the start of `bytes` says it has; `None` with fewer than 12 bytes.

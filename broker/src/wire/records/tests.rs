@@ -176,3 +176,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_header_that_is_cut_off_anywhere_is_incomplete() {
+    let mut builder = BatchBuilder::new();
+    builder.push(0, None, Some(b"value"));
+    let batch = builder.build();
+    for len in 0..HEADER_LEN {
+        assert_eq!(BatchView::header(&batch[..len]).err(), Some(RecordsError::Incomplete), "{len}");
+    }
+    assert!(BatchView::header(&batch[..HEADER_LEN]).is_ok());
+}
