@@ -43,6 +43,7 @@ pub mod end_quorum_epoch;
 pub mod envelope;
 pub mod fetch;
 pub mod fetch_metadata;
+mod fetch_snapshot;
 pub mod find_coordinator;
 pub mod forwarded;
 pub mod heartbeat;

@@ -108,10 +108,12 @@ numbers! {
     quorum_election_backoff_max: Duration = "controller.quorum.election.backoff.max.ms",
     quorum_fetch_timeout: Duration = "controller.quorum.fetch.timeout.ms",
     quorum_fetch_max_bytes: i32 = "controller.quorum.fetch.max.bytes",
+    quorum_fetch_snapshot_max_bytes: i32 = "controller.quorum.fetch.snapshot.max.bytes",
     quorum_append_linger: Duration = "controller.quorum.append.linger.ms",
     quorum_request_timeout: Duration = "controller.quorum.request.timeout.ms",
     quorum_retry_backoff: Duration = "controller.quorum.retry.backoff.ms",
     metadata_log_segment_bytes: i32 = "metadata.log.segment.bytes",
+    metadata_log_segment_ms: i64 = "metadata.log.segment.ms",
     metadata_log_max_record_bytes_between_snapshots: i64 =
         "metadata.log.max.record.bytes.between.snapshots",
     metadata_log_max_snapshot_interval: Duration = "metadata.log.max.snapshot.interval.ms",

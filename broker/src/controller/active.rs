@@ -20,7 +20,7 @@ use super::replay::Delta;
 use super::replica::{Replica, replay_all};
 use super::rules::SettingsRules;
 use super::sessions::Sessions;
-use super::{brokers, leaders};
+use super::{brokers, leaders, transaction};
 use crate::config::Settings;
 use crate::env::{self, Env, Random};
 use crate::error::Fault;
@@ -28,8 +28,7 @@ use crate::raft::Quorum;
 use crate::raft::batch::{self, Decoded, Entry, Place};
 use crate::types::{LeaderEpoch, Offset};
 use crate::wire::metadata::{
-    AbortTransactionRecord, BeginTransactionRecord, EndTransactionRecord, FeatureLevelRecord,
-    METADATA_VERSION, Record,
+    BeginTransactionRecord, EndTransactionRecord, FeatureLevelRecord, METADATA_VERSION, Record,
 };
 
 /// Partitions that one pass of leader balancing moves at most.
@@ -118,8 +117,7 @@ impl Active {
     pub fn begin(&mut self, quorum: &mut Quorum) -> Result<(), Fault> {
         self.catch_up(quorum)?;
         if self.core.loader.in_transaction() {
-            let reason = Some("The controller that began it failed.".to_owned());
-            self.append(vec![AbortTransactionRecord { reason }.into()], quorum)?;
+            self.append(vec![transaction::abort()], quorum)?;
         }
         if self.core.loader.image().feature("metadata.version") == 0 {
             self.append(bootstrap(), quorum)?;
@@ -181,21 +179,24 @@ impl Active {
         }
     }
 
-    /// Appends the records of one decision as one batch, and replays them.
+    /// Appends the records of one decision, which become true together, and replays them.
     fn append(&mut self, records: Vec<Record>, quorum: &mut Quorum) -> Result<(), Fault> {
-        if records.is_empty() {
-            return Ok(());
-        }
         if records.iter().any(permits_unclean_elections) {
             self.core.next_unclean = self.env.clock.now();
         }
+        let mut batches = transaction::batches(records).into_iter();
+        batches.try_for_each(|batch| self.append_batch(batch, quorum))
+    }
+
+    fn append_batch(&mut self, records: Vec<Record>, quorum: &mut Quorum) -> Result<(), Fault> {
         let offset = self.core.loader.next_offset();
         let place = Place { offset, epoch: self.epoch, now: self.env.clock.wall_ms() };
         quorum.append(&batch::of_records(&records, place))?;
         self.appended = true;
         let last_offset = offset + records.len() as Offset - 1;
         let entries = (offset..).zip(records.into_iter().map(Entry::Record)).collect();
-        let decoded = Decoded { epoch: self.epoch, last_offset, entries };
+        let (epoch, timestamp) = (self.epoch, place.now);
+        let decoded = Decoded { epoch, last_offset, timestamp, entries };
         self.core.loader.replay(&decoded).map_err(|error| Fault::Corrupt {
             path: quorum.log().folder().to_path_buf(),
             what: error.to_string(),

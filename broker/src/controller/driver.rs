@@ -26,6 +26,7 @@ use super::decision::Decision;
 use super::link::Controllers;
 use super::metadata::Metadata;
 use super::replica::Replica;
+use super::snapshots::Snapshotter;
 use crate::config::Settings;
 use crate::env::{self, Env};
 use crate::error::{ErrorCode, Fault, Refusal};
@@ -105,6 +106,10 @@ impl Controller {
             contacts: AtomicU64::default(),
         });
         let queue = controller.queue.downgrade();
+        let (voters, log) = (controller.quorum.clone(), controller.quorum.log().clone());
+        let mut snapshotter = Snapshotter::new(&env, start.settings, &log, &start.metadata);
+        snapshotter.kraft = Box::new(move |end| voters.kraft_at(end));
+        snapshotter.start(start.stop.clone());
         let began = env.clock.now();
         let mut driver = Driver {
             replica: Replica::new(start.cluster_id, start.metadata),
@@ -341,6 +346,7 @@ impl Driver {
             return Ok(());
         }
         self.replica.replay(self.quorum.log(), status.high_watermark, &self.env).await?;
+        self.replica.note_leader(status.leader);
         let Some(start) = self.quorum.epoch_start() else { return Ok(()) };
         if self.replica.next_offset() > start {
             self.activate(&status).await?;

@@ -9,6 +9,7 @@ use kafka_protocol::messages::describe_quorum_response::{
 };
 use kafka_protocol::messages::{
     BrokerId, DescribeQuorumRequest, DescribeQuorumResponse, FetchRequest, FetchResponse,
+    FetchSnapshotRequest, FetchSnapshotResponse,
 };
 
 use super::driver::Controller;
@@ -31,6 +32,11 @@ pub async fn serve_metadata_fetch(
 }
 
 impl Controller {
+    /// Answers a FetchSnapshot.
+    pub async fn fetch_snapshot(&self, request: FetchSnapshotRequest) -> FetchSnapshotResponse {
+        self.quorum.fetch_snapshot(request).await
+    }
+
     /// Who votes, who follows, and how far each one is. Only the leader knows.
     pub async fn describe_quorum(&self, request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
         let described = self.quorum.describe().await.filter(|it| it.status.leads);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use uuid::Uuid;
 
-use crate::types::{BrokerEpoch, LeaderEpoch, NO_EPOCH, NO_LEADER, NodeId, Offset};
+use crate::types::{BrokerEpoch, LeaderEpoch, Millis, NO_EPOCH, NO_LEADER, NodeId, Offset};
 use crate::wire::metadata::Record;
 
 /// The cluster up to `offset`.
@@ -20,6 +20,8 @@ pub struct Image {
     pub offset: Offset,
     /// The epoch of that record.
     pub epoch: LeaderEpoch,
+    /// When that record was written; -1 when the image is empty.
+    pub timestamp: Millis,
     /// The active controller, or -1.
     pub controller_id: NodeId,
     pub(super) topics: OrdMap<Arc<str>, Arc<TopicImage>>,
@@ -166,6 +168,7 @@ impl Image {
             cluster_id: cluster_id.into(),
             offset: -1,
             epoch: NO_EPOCH,
+            timestamp: -1,
             controller_id: NO_LEADER,
             topics: OrdMap::new(),
             topic_names: OrdMap::new(),

@@ -68,7 +68,7 @@ impl Metadata {
     pub(super) fn publish(&self, image: Image, delta: Delta) {
         let mut pending = self.pending.lock();
         let delta = match pending.take() {
-            Some((_, earlier)) => merge(earlier, delta, &image),
+            Some((_, earlier)) => earlier.then(delta, &image),
             None => delta,
         };
         *pending = Some((image, delta));
@@ -101,20 +101,6 @@ impl Metadata {
         }
         self.applied.send_replace(new.offset);
     }
-}
-
-/// One change out of two that followed each other and led to `image`.
-fn merge(earlier: Delta, later: Delta, image: &Image) -> Delta {
-    let mut both = earlier;
-    both.topics.extend(later.topics);
-    both.partitions.extend(later.partitions);
-    both.deleted.extend(later.deleted);
-    both.brokers.extend(later.brokers);
-    both.configs.extend(later.configs);
-    both.features |= later.features;
-    both.topics.retain(|name| image.topic(name).is_some());
-    both.partitions.retain(|it| image.partition(&it.topic, it.partition).is_some());
-    both
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod brokers;
 pub mod configs;
 pub mod contact;
 pub mod decision;
+pub mod delta;
 pub mod directories;
 pub mod driver;
 pub mod election;
@@ -32,6 +33,7 @@ pub mod replay;
 pub mod replica;
 pub mod rules;
 pub mod sessions;
+pub mod snapshots;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -40,9 +42,13 @@ mod tests_admin;
 mod tests_follow;
 #[cfg(test)]
 mod tests_quorum;
+#[cfg(test)]
+mod tests_snapshots;
 pub mod topics;
+pub mod transaction;
 
 pub use decision::{ConfigRules, Decision, EffectiveConfig, View};
+pub use delta::Delta;
 pub use driver::{Controller, Start};
 pub use fetch::serve_metadata_fetch;
 pub use image::{
@@ -52,4 +58,3 @@ pub use image::{
 pub use lifecycle::{Join, Lifecycle, Stage};
 pub use link::{ControllerLink, Controllers};
 pub use metadata::{Listener, Metadata};
-pub use replay::Delta;

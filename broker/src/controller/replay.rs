@@ -4,11 +4,11 @@
 //! [`Image::records`] is the inverse, used for snapshots. A record that does not fit the image (an
 //! unknown topic, a partition twice) is an error: the log is then not the one we think it is.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use super::delta::Delta;
 use super::image::{
     BrokerImage, ControllerImage, Endpoint, Image, PartitionImage, ResourceType, SupportedFeature,
     TopicImage,
@@ -19,43 +19,6 @@ use crate::wire::metadata::{
     PartitionChangeRecord, PartitionRecord, ProducerIdsRecord, Record, RegisterBrokerRecord,
     RegisterControllerRecord, TopicRecord,
 };
-
-/// What replay touched since the last time somebody asked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Delta {
-    /// Created, or with changed partitions. In the new image unless deleted since.
-    pub topics: BTreeSet<Arc<str>>,
-    pub partitions: BTreeSet<TopicPartition>,
-    pub deleted: BTreeSet<(Arc<str>, Uuid)>,
-    pub brokers: BTreeSet<NodeId>,
-    pub configs: BTreeSet<(ResourceType, Arc<str>)>,
-    pub features: bool,
-}
-
-impl Delta {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Everything that is in `new` or was in `old`: for a whole image at once, after a snapshot.
-    pub fn between(old: &Image, new: &Image) -> Self {
-        let mut delta = Self { features: true, ..Self::default() };
-        for topic in new.topics() {
-            delta.topics.insert(topic.name.clone());
-            for partition in topic.partitions.keys() {
-                delta.partitions.insert(TopicPartition::new(topic.name.clone(), *partition));
-            }
-        }
-        for topic in old.topics() {
-            if new.topic_by_id(topic.id).is_none() {
-                delta.deleted.insert((topic.name.clone(), topic.id));
-            }
-        }
-        delta.brokers.extend(old.brokers.keys().chain(new.brokers.keys()));
-        delta.configs.extend(old.configs.keys().chain(new.configs.keys()).cloned());
-        delta
-    }
-}
 
 /// A record that contradicts the image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +59,7 @@ impl Image {
                     id: record.controller_id,
                     incarnation: record.incarnation_id,
                     endpoints: record.end_points.iter().map(Endpoint::from).collect(),
-                    features: record.features.iter().map(SupportedFeature::from).collect(),
+                    features: features(&record.features),
                 };
                 self.controllers.insert(controller.id, Arc::new(controller));
                 Ok(())
@@ -295,7 +258,7 @@ impl Image {
         }
     }
 
-    /// Records that make this image out of an empty one.
+    /// Records that make this image out of an empty one, in Kafka's order.
     pub fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
         for (name, level) in self.features() {
@@ -304,6 +267,7 @@ impl Image {
             let first = name == "metadata.version";
             records.insert(if first { 0 } else { records.len() }, record.into());
         }
+        records.extend(self.brokers().map(|broker| RegisterBrokerRecord::from(broker).into()));
         for controller in self.controllers() {
             records.push(
                 RegisterControllerRecord {
@@ -316,7 +280,6 @@ impl Image {
                 .into(),
             );
         }
-        records.extend(self.brokers().map(|broker| RegisterBrokerRecord::from(broker).into()));
         for topic in self.topics() {
             records.push(TopicRecord { name: topic.name.to_string(), topic_id: topic.id }.into());
             for (index, partition) in &topic.partitions {
@@ -336,15 +299,27 @@ impl Image {
                 );
             }
         }
+        let kept = |quota: bool| {
+            let is = move |record: &&Record| matches!(record, Record::ClientQuota(_)) == quota;
+            self.kept.values().filter(is).cloned()
+        };
+        records.extend(kept(true));
         if self.next_producer_id > 0 {
             let next_producer_id = self.next_producer_id;
             records.push(
                 ProducerIdsRecord { broker_id: -1, broker_epoch: -1, next_producer_id }.into(),
             );
         }
-        records.extend(self.kept.values().cloned());
+        records.extend(kept(false));
         records
     }
+}
+
+/// By name: Kafka writes them in the order of a hash map, and in another one in its snapshots.
+fn features(ranges: &[FeatureRange]) -> Vec<SupportedFeature> {
+    let mut features: Vec<_> = ranges.iter().map(SupportedFeature::from).collect();
+    features.sort_by(|one, other| one.name.cmp(&other.name));
+    features
 }
 
 fn registered(record: &RegisterBrokerRecord) -> BrokerImage {
@@ -353,7 +328,7 @@ fn registered(record: &RegisterBrokerRecord) -> BrokerImage {
         epoch: record.broker_epoch,
         incarnation: record.incarnation_id,
         endpoints: record.end_points.iter().map(Endpoint::from).collect(),
-        features: record.features.iter().map(SupportedFeature::from).collect(),
+        features: features(&record.features),
         rack: record.rack.as_deref().map(Arc::from),
         fenced: record.fenced,
         in_controlled_shutdown: record.in_controlled_shutdown,
@@ -489,19 +464,21 @@ impl PartitionImage {
 /// The leader in a change that keeps it.
 pub const LEADER_UNCHANGED: NodeId = -2;
 
+/// For tests: the image of records that all fit.
+#[cfg(test)]
+pub(super) fn image_of(records: &[Record]) -> (Image, Delta) {
+    let mut image = Image::empty("test");
+    let mut delta = Delta::default();
+    for record in records {
+        image.replay(record, &mut delta).unwrap();
+    }
+    (image, delta)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::metadata::{AccessControlEntryRecord, RemoveTopicRecord, UnfenceBrokerRecord};
-
-    fn image_of(records: &[Record]) -> (Image, Delta) {
-        let mut image = Image::empty("test");
-        let mut delta = Delta::default();
-        for record in records {
-            image.replay(record, &mut delta).unwrap();
-        }
-        (image, delta)
-    }
 
     fn sample() -> Vec<Record> {
         let topic_id = Uuid::from_u128(5);

@@ -6,11 +6,12 @@ use super::image::Image;
 use super::loader::Loader;
 use super::metadata::Metadata;
 use super::replay::Delta;
+use super::snapshots;
 use crate::env::Env;
 use crate::error::Fault;
 use crate::raft::MetadataLog;
 use crate::raft::batch;
-use crate::types::Offset;
+use crate::types::{NodeId, Offset};
 
 const CHUNK: usize = 1 << 20;
 
@@ -43,6 +44,7 @@ impl Replica {
         if self.loader.next_offset() >= end {
             return Ok(());
         }
+        self.start_at_snapshot(log, env).await?;
         while self.loader.next_offset() < end {
             let (reading, from) = (log.clone(), self.loader.next_offset());
             let bytes = env.blocking(move || reading.read(from, end, CHUNK)).await?;
@@ -51,10 +53,36 @@ impl Replica {
             }
             replay(&mut self.loader, log, &bytes)?;
         }
+        self.publish();
+        Ok(())
+    }
+
+    /// Begins with the newest snapshot when the log does, or when nothing was replayed yet.
+    async fn start_at_snapshot(&mut self, log: &Arc<MetadataLog>, env: &Env) -> Result<(), Fault> {
+        let next = self.loader.next_offset();
+        let Some(contents) = log.snapshots().newest_image() else { return Ok(()) };
+        if contents.id.end_offset <= next || (next > 0 && next >= log.start_offset()) {
+            return Ok(());
+        }
+        let (log, cluster_id) = (log.clone(), self.loader.image().cluster_id.clone());
+        let load = move || snapshots::load(&log, &contents, &cluster_id);
+        self.loader.start_over(env.blocking(load).await?);
+        Ok(())
+    }
+
+    /// A snapshot does not say who leads.
+    pub fn note_leader(&mut self, leader: Option<NodeId>) {
+        let Some(leader) = leader.filter(|_| self.loader.image().controller_id < 0) else { return };
+        if self.loader.next_offset() > 0 {
+            self.loader.set_controller(leader);
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
         if let Some((image, delta)) = self.loader.publish() {
             self.metadata.publish(image, delta);
         }
-        Ok(())
     }
 
     /// What the active controller had replayed before is committed now.

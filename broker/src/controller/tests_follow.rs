@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
-    BrokerRegistrationRequest, BrokerRegistrationResponse, FetchRequest,
+    BrokerRegistrationRequest, BrokerRegistrationResponse, FetchRequest, FetchSnapshotRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,6 +83,11 @@ async fn answer(
             let response = serve_metadata_fetch(controller, &request).await;
             response.encode(out, version).unwrap();
         }
+        ApiKey::FetchSnapshot => {
+            let request = FetchSnapshotRequest::decode(&mut body, version).unwrap();
+            let response = controller.fetch_snapshot(request).await;
+            response.encode(out, version).unwrap();
+        }
         ApiKey::BrokerRegistration => {
             let request = BrokerRegistrationRequest::decode(&mut body, version).unwrap();
             let decided =
@@ -109,7 +114,14 @@ async fn answer(
 }
 
 async fn start_controller(dir: &std::path::Path) -> (Arc<Controller>, u16, CancellationToken) {
-    let settings = Settings::for_test(&format!("log.dirs={}", dir.display()));
+    start_controller_with(dir, "").await
+}
+
+async fn start_controller_with(
+    dir: &std::path::Path,
+    more: &str,
+) -> (Arc<Controller>, u16, CancellationToken) {
+    let settings = Settings::for_test(&format!("log.dirs={}\n{more}", dir.display()));
     let stop = CancellationToken::new();
     let metadata = Metadata::new("cluster");
     metadata.start(stop.clone());
@@ -149,7 +161,8 @@ impl Node {
         let settings = Settings::for_test(&format!(
             "node.id=2\nprocess.roles=broker\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
              controller.listener.names=CONTROLLER\nlisteners=PLAINTEXT://127.0.0.1:9092\n\
-             broker.heartbeat.interval.ms=100\nlog.dirs={}",
+             broker.heartbeat.interval.ms=100\n\
+             controller.quorum.fetch.snapshot.max.bytes=500\nlog.dirs={}",
             dir.display()
         ));
         let stop = CancellationToken::new();
@@ -253,4 +266,84 @@ async fn a_broker_whose_controller_lost_metadata_stops_and_forgets_nothing() {
     stop.cancel();
     let log = crate::raft::MetadataLog::open(&real::env(), two.path()).unwrap();
     assert_eq!(log.end_offset(), end, "nothing was cut");
+}
+
+/// Creates topics `prefix-0`, …; the controller writes a snapshot of them and trims its log.
+async fn create_and_snapshot(controller: &Arc<Controller>, prefix: &'static str) {
+    use crate::wire::metadata::TopicRecord;
+    controller
+        .decide(move |core, _| {
+            let topic = |n: u32| {
+                let topic_id = core.random.uuid();
+                TopicRecord { name: format!("{prefix}-{n}"), topic_id }.into()
+            };
+            Ok(Decision::new((0..20).map(topic).collect(), ()))
+        })
+        .await
+        .unwrap();
+    let end = controller.quorum.log().end_offset();
+    while controller.quorum.log().snapshots().newest_image().is_none_or(|it| it.id.end_offset < end)
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    controller.quorum.log().trim(i64::MAX).unwrap();
+}
+
+/// A snapshot after each commit, and nothing kept besides the newest.
+const EAGER: &str = "metadata.log.max.record.bytes.between.snapshots=1\n\
+    metadata.max.retention.bytes=0";
+
+#[tokio::test]
+async fn a_broker_whose_log_ends_before_the_controllers_begins_starts_from_its_snapshot() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (controller, port, stop) = start_controller_with(one.path(), EAGER).await;
+    create_and_snapshot(&controller, "early").await;
+    create_and_snapshot(&controller, "late").await;
+    assert!(controller.quorum.log().start_offset() > 20);
+
+    // A new broker, and the same one when it was away for long.
+    let node = Node::start(two.path(), port).await;
+    node.lifecycle.set_ready();
+    within(5, node.lifecycle.unfenced()).await;
+    within(5, node.until(|image| image.topic("late-19").is_some())).await;
+    node.stop.cancel();
+    create_and_snapshot(&controller, "later").await;
+    let start = controller.quorum.log().start_offset();
+    let node = Node::start(two.path(), port).await;
+    within(5, node.until(|image| image.topic("later-19").is_some())).await;
+    let image = node.metadata.image();
+    assert_eq!((image.topic_count(), image.controller_id), (60, 1));
+    node.stop.cancel();
+    stop.cancel();
+
+    // What it has is what the controller has, and both start from it.
+    let log = crate::raft::MetadataLog::open(&real::env(), two.path()).unwrap();
+    assert!(log.start_offset() >= start, "{} {start}", log.start_offset());
+    let (controller, _, stop) = start_controller_with(one.path(), EAGER).await;
+    controller.metadata.applied().wait_for(|offset| *offset >= start).await.unwrap();
+    assert_eq!(controller.metadata.image().topic_count(), 60);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_controller_whose_snapshot_ends_before_a_brokers_log_makes_it_stop() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (controller, port, stop) = start_controller_with(one.path(), EAGER).await;
+    create_and_snapshot(&controller, "early").await;
+    let log = crate::raft::MetadataLog::open(&real::env(), two.path()).unwrap();
+    for offset in 0..200 {
+        let place = crate::raft::batch::Place { offset, epoch: 0, now: 0 };
+        let record = crate::wire::metadata::NoOpRecord {}.into();
+        log.append(&crate::raft::batch::of_records(&[record], place)).unwrap();
+    }
+    drop(log);
+    let (told, fault) = tokio::sync::oneshot::channel();
+    let on_fault = Box::new(|fault: crate::error::Fault| told.send(fault.to_string()).unwrap());
+    let node = Node::start_with(two.path(), port, on_fault).await;
+    let fault = within(5, fault).await.unwrap();
+    assert!(fault.contains("no longer has metadata"), "{fault}");
+    node.stop.cancel();
+    stop.cancel();
+    let log = crate::raft::MetadataLog::open(&real::env(), two.path()).unwrap();
+    assert_eq!(log.end_offset(), 200, "nothing was cut");
 }

@@ -10,8 +10,8 @@ use kafka_protocol::messages::add_raft_voter_request::Listener;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::{
-    AddRaftVoterRequest, DescribeQuorumRequest, DescribeQuorumResponse, RemoveRaftVoterRequest,
-    TopicName,
+    AddRaftVoterRequest, ApiVersionsRequest, DescribeQuorumRequest, DescribeQuorumResponse,
+    RemoveRaftVoterRequest, TopicName,
 };
 use kafka_protocol::protocol::Request;
 use tokio::runtime::Runtime;
@@ -140,6 +140,12 @@ fn describe(port: u16) -> DescribeQuorumResponse {
     call(port, DescribeQuorumRequest::default().with_topics(vec![topic]))
 }
 
+fn api_versions() -> ApiVersionsRequest {
+    ApiVersionsRequest::default()
+        .with_client_software_name("test".into())
+        .with_client_software_version("1".into())
+}
+
 /// Makes the node a voter, as the operator does: tried until it has caught up.
 fn add(leader: u16, node: &Node, id: usize, port: u16) {
     let listener = Listener::default()
@@ -230,4 +236,89 @@ fn three_nodes_found_a_quorum_lose_its_leader_and_come_back() {
     let told = describe(ports[leader].1);
     assert_eq!(told.topics[0].partitions[0].current_voters.len(), 3);
     nodes[2].create("third");
+}
+
+/// A snapshot after each commit, and nothing kept besides the newest.
+const EAGER: &str = "metadata.log.max.record.bytes.between.snapshots=1\n\
+    metadata.max.retention.bytes=0\ninternal.metadata.log.segment.bytes=300";
+
+impl Node {
+    fn log(&self) -> Arc<crate::raft::MetadataLog> {
+        self.broker.as_ref().unwrap().controller.as_ref().unwrap().quorum().log().clone()
+    }
+
+    /// Creates topics until the log starts later than `offset`, in a snapshot that names `voters`.
+    fn trim_beyond(&self, offset: i64, voters: usize, prefix: &str) {
+        let log = self.log();
+        let named = || {
+            let kraft = log.snapshots().newest_image()?.kraft?;
+            Some((kraft.kraft_version, kraft.voters?.voters.len()))
+        };
+        for topic in 0..200 {
+            self.create(&format!("{prefix}-{topic}"));
+            log.trim(i64::MAX).unwrap();
+            if log.start_offset() > offset && named() == Some((1, voters)) {
+                return;
+            }
+        }
+        panic!("not trimmed: start {}, {:?}", log.start_offset(), named());
+    }
+}
+
+#[test]
+fn voters_survive_that_the_log_is_trimmed_and_whoever_was_away_starts_at_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let ports = ports();
+    let start = |id| Node::start(dir.path(), id, &ports, EAGER);
+    let mut nodes = vec![start(0)];
+    until("the founder leads", || nodes[0].leads());
+    nodes[0].trim_beyond(0, 1, "early");
+    let told = call(ports[0].0, api_versions());
+    let finalized = told.finalized_features.iter().map(|it| (&*it.name, it.max_version_level));
+    assert!(
+        finalized.clone().any(|it| it == ("kraft.version", 1)),
+        "{:?}",
+        told.finalized_features
+    );
+
+    // New voters have nothing but the snapshot to begin with.
+    for id in 1..3 {
+        let node = start(id);
+        until("it has caught up", || node.has("early-0"));
+        assert!(node.log().start_offset() > 0);
+        add(ports[0].1, &node, id, ports[id].1);
+        nodes.push(node);
+    }
+    nodes[0].trim_beyond(nodes[0].log().end_offset(), 3, "with");
+
+    // One is away, and what it needs is trimmed on both others meanwhile.
+    let end = nodes[2].log().end_offset();
+    nodes[2].kill();
+    nodes[0].trim_beyond(end, 3, "without");
+    nodes[1].trim_beyond(end, 3, "still-without");
+    let away = tempfile::tempdir().unwrap();
+    copy(&dir.path().join("2"), &away.path().join("2"));
+    nodes[2] = Node::start(away.path(), 2, &ports, EAGER);
+    until("it knows what it missed", || nodes[2].has("without-0"));
+    assert!(nodes[2].log().start_offset() > end);
+
+    // The voters stand in snapshots only, on all three: they still elect a leader.
+    nodes[2].trim_beyond(end, 3, "after");
+    nodes.iter_mut().for_each(Node::kill);
+    let again = tempfile::tempdir().unwrap();
+    for id in 0..3 {
+        let from = if id == 2 { away.path() } else { dir.path() };
+        copy(&from.join(id.to_string()), &again.path().join(id.to_string()));
+    }
+    nodes = (0..3).map(|id| Node::start(again.path(), id, &ports, EAGER)).collect();
+    until("one leads", || nodes.iter().any(Node::leads));
+    until("nothing is forgotten", || nodes.iter().all(|node| node.has("after-0")));
+    let leader = nodes.iter().position(Node::leads).unwrap();
+    let told = describe(ports[leader].1);
+    assert_eq!(told.topics[0].partitions[0].current_voters.len(), 3);
+    // The one that was away votes: with it alone, another one leads on.
+    nodes[leader].kill();
+    until("another one leads", || {
+        nodes.iter().enumerate().any(|(id, it)| id != leader && it.leads())
+    });
 }

@@ -105,8 +105,14 @@ impl Raft {
         if let Some(parted) = answer.diverging {
             self.on_diverging(leader, parted, log, out);
         } else if let Some(snapshot) = answer.snapshot {
-            self.writing = true;
-            out.push(Effect::LoadSnapshot(leader, snapshot));
+            let committed =
+                if self.has_one_fixed_voter() { log.end().offset } else { self.high_watermark };
+            if snapshot.offset < committed {
+                out.push(Effect::LeaderLostMetadata(leader));
+                return;
+            }
+            self.fetching = Some(id);
+            out.push(Effect::LoadSnapshot(id, snapshot));
         } else if answer.records.is_empty() {
             self.commit(answer.high_watermark.unwrap_or(0).min(log.end().offset), out);
         } else {
@@ -114,6 +120,24 @@ impl Raft {
             self.told_high_watermark = answer.high_watermark.unwrap_or(0);
             self.writing = true;
             out.push(Effect::Replicate(answer.records));
+        }
+    }
+
+    /// A leader that sends its snapshot, part by part, lives.
+    pub(super) fn on_loading(&mut self, id: FetchId, at: At) {
+        let deadline = at.now + self.timeouts().fetch;
+        if self.fetching == Some(id)
+            && let Role::Follower(follower) = &mut self.role
+        {
+            follower.deadline = deadline;
+        }
+    }
+
+    pub(super) fn on_loaded(&mut self, id: FetchId, at: At) {
+        self.on_loading(id, at);
+        if self.fetching == Some(id) {
+            self.fetching = None;
+            self.next_fetch = at.now;
         }
     }
 

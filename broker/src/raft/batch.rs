@@ -46,6 +46,8 @@ pub enum Entry {
 pub struct Decoded {
     pub epoch: LeaderEpoch,
     pub last_offset: Offset,
+    /// When it was written.
+    pub timestamp: Millis,
     pub entries: Vec<(Offset, Entry)>,
 }
 
@@ -81,6 +83,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Decoded>, Unreadable> {
         all.push(Decoded {
             epoch: batch.leader_epoch(),
             last_offset: batch.last_offset(),
+            timestamp: batch.max_timestamp(),
             entries,
         });
     }

@@ -47,6 +47,8 @@ pub trait LogView {
     fn start_offset(&self) -> Offset;
     /// The latest snapshot: what a follower that is behind the start has to load.
     fn snapshot(&self) -> Option<LogEnd>;
+    /// The epoch of the oldest snapshot, which is where the log starts once it was trimmed.
+    fn oldest_epoch(&self) -> LeaderEpoch;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -202,6 +204,12 @@ pub enum Event {
         known: Known,
     },
     Fetched(FetchId, FetchAnswer),
+    /// Another part of the snapshot that answered this fetch has come.
+    Loading(FetchId),
+    /// The log starts at the snapshot that answered this fetch.
+    Loaded(FetchId),
+    /// A replica asks this leader, in its epoch, for a part of a snapshot.
+    SnapshotAsked(ReplicaKey, LeaderEpoch),
     /// The fetch failed, without a sign that the process is dead.
     FetchFailed(FetchId),
     /// Nothing listens any more where that leader was: its process is dead.
@@ -226,8 +234,11 @@ pub enum Effect {
     Replicate(Bytes),
     /// Forget everything from here on.
     Truncate(Offset),
-    /// Load the leader's snapshot; then fetch on.
-    LoadSnapshot(NodeId, LogEnd),
+    /// Gather the leader's snapshot, which takes the place of this fetch, and report
+    /// [`Event::Loading`] for each part. When it is whole and the fetch is still the one under way
+    /// ([`Raft::is_fetching`](super::node::Raft::is_fetching)), start the log there and report
+    /// [`Event::Loaded`].
+    LoadSnapshot(FetchId, LogEnd),
     /// All below is committed.
     Commit(Offset),
     Answer(Answer),

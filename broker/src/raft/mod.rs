@@ -20,12 +20,16 @@ pub mod quorum;
 pub mod requests;
 pub mod roles;
 pub mod rpc;
+mod segment;
 pub mod serve;
+pub mod snapshot;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod trim;
 pub mod voters;
 
-pub use log::MetadataLog;
+pub use log::{LogOptions, MetadataLog};
 pub use quorum::{Quorum, Status};
 pub use serve::Handle;
+pub use snapshot::SnapshotId;

@@ -145,7 +145,7 @@ impl Raft {
         self.voters.replay(offset, control);
     }
 
-    /// The driver has loaded a snapshot that ends here: all of it is committed.
+    /// The log starts with a snapshot that ends here: all of it is committed.
     pub fn note_snapshot(&mut self, end: Offset, voters: History) {
         self.voters = voters;
         self.high_watermark = self.high_watermark.max(end);
@@ -170,6 +170,11 @@ impl Raft {
         self.role.deadline().min(fetch)
     }
 
+    /// Whether what came of that fetch is still of use.
+    pub fn is_fetching(&self, id: FetchId) -> bool {
+        self.fetching == Some(id)
+    }
+
     pub(super) fn timeouts(&self) -> Timeouts {
         self.identity.timeouts
     }
@@ -191,6 +196,9 @@ impl Raft {
             }
             Event::Told { from, known } => self.on_told(from, known, at, &mut out),
             Event::Fetched(id, answer) => self.on_fetched(id, answer, log, at, &mut out),
+            Event::Loading(id) => self.on_loading(id, at),
+            Event::Loaded(id) => self.on_loaded(id, at),
+            Event::SnapshotAsked(replica, epoch) => self.on_snapshot_asked(replica, epoch, at),
             Event::FetchFailed(id) => self.on_fetch_failed(id, at),
             Event::LeaderDied(id) => self.on_leader_died(id, at),
             Event::Synced => self.on_synced(log, at, &mut out),
@@ -482,9 +490,5 @@ impl Raft {
                 it.forget_time();
             }
         }
-    }
-
-    pub fn is_fetching(&self, id: FetchId) -> bool {
-        self.fetching == Some(id)
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::batch::{self, Entry};
 use super::log::MetadataLog;
 use super::messages::ReplicaKey;
+use super::snapshot::Contents;
 use super::voters::{BEFORE_THE_LOG, Endpoint, History, Voter, VoterSet};
 use super::{founding, log, state};
 use crate::config::Settings;
@@ -12,7 +13,7 @@ use crate::env::Env;
 use crate::error::Fault;
 use crate::log::uuid_to_text;
 use crate::types::{LeaderEpoch, Offset};
-use crate::wire::metadata::control::Control;
+use crate::wire::metadata::control::{Control, KRaftVersion};
 use crate::wire::records::{BatchView, Batches};
 
 /// The kraft.versions that this software supports.
@@ -57,6 +58,10 @@ pub(super) fn history(
         history.replay(BEFORE_THE_LOG, &control);
     }
     let mut from = metadata.start_offset();
+    if let Some(newest) = metadata.snapshots().newest_image() {
+        note_contents(&mut history, &newest);
+        from = newest.id.end_offset;
+    }
     while from < metadata.end_offset() {
         let bytes = metadata.read(from, metadata.end_offset(), CHUNK)?;
         for (offset, control) in controls(&bytes) {
@@ -66,6 +71,17 @@ pub(super) fn history(
         from = last.map_or(metadata.end_offset(), |batch| batch.next_offset());
     }
     Ok(history)
+}
+
+/// What a snapshot says of the quorum holds from its last record on.
+pub(super) fn note_contents(history: &mut History, contents: &Contents) {
+    let Some(kraft) = &contents.kraft else { return };
+    let at = contents.id.end_offset - 1;
+    let kraft_version = kraft.kraft_version;
+    history.replay(at, &Control::KRaftVersion(KRaftVersion { version: 0, kraft_version }));
+    if let Some(voters) = &kraft.voters {
+        history.replay(at, &Control::Voters(voters.clone()));
+    }
 }
 
 /// The control records in whole batches.

@@ -10,16 +10,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka_protocol::messages::FetchResponse;
+use kafka_protocol::messages::{FetchResponse, FetchSnapshotRequest, FetchSnapshotResponse};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::log::MetadataLog;
 use super::messages::{Error, Event, FetchId, Known, ReplicaKey, Request};
 use super::rpc::{self, Address, Fetching};
+use super::snapshot::transfer::{self, Asker, Fetched};
+use super::snapshot::{PartFile, SnapshotId};
 use super::voters::Endpoint;
 use crate::env::{self, Env};
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Fault};
 use crate::net::peer::{Peer, PeerError};
 
 /// How long a node may take to accept a connection that shows that it lives.
@@ -27,6 +30,7 @@ const PROBE: Duration = Duration::from_millis(500);
 const PROBES: usize = 5;
 /// How long a fetch waits for news.
 pub const MAX_WAIT: Duration = Duration::from_millis(500);
+const FETCH_SNAPSHOT_VERSION: i16 = 1;
 const QUEUE: usize = 256;
 
 /// What came of a call.
@@ -36,11 +40,13 @@ pub struct Heard {
     pub nodes: Vec<Address>,
     /// The other side belongs to another cluster.
     pub stranger: bool,
+    /// With [`Event::Loaded`]: the snapshot, or why this disk does not take it.
+    pub snapshot: Option<Result<PartFile, Fault>>,
 }
 
 impl From<Event> for Heard {
     fn from(event: Event) -> Self {
-        Self { event, nodes: Vec::new(), stranger: false }
+        Self { event, nodes: Vec::new(), stranger: false, snapshot: None }
     }
 }
 
@@ -59,6 +65,7 @@ struct Shared {
     me: ReplicaKey,
     endpoints: Vec<Endpoint>,
     max_bytes: i32,
+    snapshot_max_bytes: i32,
     timeout: Duration,
     heard: mpsc::Sender<Heard>,
     /// For votes and notices, by address.
@@ -74,6 +81,8 @@ pub struct Calls<'a> {
     pub me: ReplicaKey,
     pub endpoints: &'a [Endpoint],
     pub max_bytes: i32,
+    /// In one FetchSnapshot.
+    pub snapshot_max_bytes: i32,
     pub timeout: Duration,
 }
 
@@ -87,6 +96,7 @@ impl Peers {
             me: calls.me,
             endpoints: calls.endpoints.to_vec(),
             max_bytes: calls.max_bytes,
+            snapshot_max_bytes: calls.snapshot_max_bytes,
             timeout: calls.timeout,
             heard,
             calls: Mutex::default(),
@@ -103,6 +113,18 @@ impl Peers {
             // The driver is gone when nobody hears.
             let _ = shared.heard.send(heard).await;
         });
+    }
+
+    /// Gathers the snapshot that the leader, at `at`, answered a fetch with; in place of a fetch.
+    pub fn load(&mut self, id: FetchId, at: At, snapshot: SnapshotId, log: &Arc<MetadataLog>) {
+        if let Some(before) = self.fetch.take() {
+            before.abort();
+        }
+        let (shared, log) = (self.shared.clone(), log.clone());
+        self.fetch = Some(env::spawn(async move {
+            let heard = shared.load(id, at, snapshot, &log).await;
+            let _ = shared.heard.send(heard).await;
+        }));
     }
 
     /// Fetches from whoever is at `at`. A fetch under way is given up.
@@ -150,7 +172,7 @@ impl Shared {
                 let (known, granted, nodes) =
                     answer.map_or((unheard, false, Vec::new()), |it| rpc::read_vote_response(&it));
                 let event = Event::Voted { from: to, request: vote, known, granted };
-                Heard { event, nodes, stranger: false }
+                Heard { event, nodes, stranger: false, snapshot: None }
             }
             Request::Begin(begin) => {
                 let known = match peer {
@@ -199,7 +221,7 @@ impl Shared {
         };
         let stranger = response.error_code == ErrorCode::InconsistentClusterId.code();
         let (answer, nodes) = rpc::read_fetch_response(response);
-        Heard { event: Event::Fetched(id, answer), nodes, stranger }
+        Heard { event: Event::Fetched(id, answer), nodes, stranger, snapshot: None }
     }
 
     async fn try_fetch(
@@ -229,6 +251,50 @@ impl Shared {
         let response = peer.call_at(version, request, MAX_WAIT + self.timeout).await?;
         *self.fetches.lock() = Some((at.clone(), peer));
         Ok(response)
+    }
+
+    /// What came of a download. One that came to nothing is a failed fetch: the next one may be
+    /// answered with another snapshot.
+    async fn load(
+        &self,
+        id: FetchId,
+        at: At,
+        snapshot: SnapshotId,
+        log: &Arc<MetadataLog>,
+    ) -> Heard {
+        let asker = Asker {
+            cluster_id: self.cluster.clone(),
+            node_id: self.me.id,
+            directory_id: self.me.directory,
+            epoch: id.epoch,
+            max_bytes: self.snapshot_max_bytes,
+        };
+        let Some(at) = at else { return Event::FetchFailed(id).into() };
+        let ask = |request| self.ask_snapshot(id, &at, request);
+        let part = match transfer::fetch(&self.env, log, &asker, snapshot, ask).await {
+            Ok(Fetched::Whole(part)) => Ok(part),
+            Ok(Fetched::StartOver(why)) => {
+                tracing::warn!(%snapshot, why, "the snapshot was not fetched; trying again");
+                return Event::FetchFailed(id).into();
+            }
+            Err(fault) => Err(fault),
+        };
+        Heard { snapshot: Some(part), ..Event::Loaded(id).into() }
+    }
+
+    async fn ask_snapshot(
+        &self,
+        id: FetchId,
+        at: &(String, u16),
+        request: FetchSnapshotRequest,
+    ) -> Result<FetchSnapshotResponse, String> {
+        let say = |error: PeerError| error.to_string();
+        let peer = self.connected(at).await.map_err(say)?;
+        let answer = peer.call_at(FETCH_SNAPSHOT_VERSION, request, self.timeout).await;
+        let answer = answer.map_err(say)?;
+        // The driver is gone when nobody hears.
+        let _ = self.heard.send(Event::Loading(id).into()).await;
+        Ok(answer)
     }
 
     /// Whether the other side is dead, or only hard to reach.

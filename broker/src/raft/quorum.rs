@@ -7,21 +7,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::batch::{self, Place};
-use super::log::MetadataLog;
+use super::log::{LogOptions, MetadataLog};
 use super::messages::{Answer, At, Effect, Event, FetchId, ReplicaKey, Request};
 use super::node::{Identity, Raft, Timeouts};
-use super::opening::{KRAFT_VERSIONS, controls, endpoints, history, sound};
+use super::opening::{KRAFT_VERSIONS, controls, endpoints, history, note_contents, sound};
 use super::peers::{Calls, Heard, Peers};
 use super::rpc::Address;
-use super::serve::{Handle, Inbound};
+use super::serve::{Handle, HandleParts, Inbound};
+use super::snapshot::{PartFile, SnapshotId};
 use super::state::QuorumState;
-use super::voters::Voter;
+use super::voters::{History, Voter};
 use crate::config::Settings;
 use crate::env::Env;
 use crate::error::Fault;
@@ -62,6 +65,8 @@ pub struct Quorum {
     pub(super) waiting: Vec<super::serve::Waiting>,
     /// When this voter may tell the leader its endpoints next.
     update_at: Millis,
+    /// For snapshots, which say who votes.
+    shared_history: Arc<Mutex<History>>,
 }
 
 /// What a quorum is opened with.
@@ -78,7 +83,8 @@ impl Quorum {
         opening: &Opening<'_>,
     ) -> Result<(Self, Handle, mpsc::Receiver<Inbound>, mpsc::Receiver<Heard>), Fault> {
         let Opening { env, settings, cluster, me } = *opening;
-        let log = Arc::new(MetadataLog::open(env, &settings.metadata_log_dir)?);
+        let options = LogOptions::of(settings);
+        let log = Arc::new(MetadataLog::open_with(env, &settings.metadata_log_dir, options)?);
         let election = QuorumState::read(&*env.disk, log.folder())?.unwrap_or_default().election();
         let history = history(env, settings, &log)?;
         let endpoints = endpoints(settings);
@@ -99,15 +105,28 @@ impl Quorum {
             me,
             endpoints: &endpoints,
             max_bytes: settings.quorum_fetch_max_bytes,
+            snapshot_max_bytes: settings.quorum_fetch_snapshot_max_bytes,
             timeout: settings.quorum_request_timeout,
         });
         let began = env.clock.now();
         let at = At { now: 0, random: env.random.next_u64() };
-        let raft = Raft::start(identity, election, history, &*log, at);
+        let shared_history = Arc::new(Mutex::new(history.clone()));
+        let mut raft = Raft::start(identity, election, history.clone(), &*log, at);
+        if let Some(newest) = log.snapshots().newest_image() {
+            raft.note_snapshot(newest.id.end_offset, history);
+        }
         let (inbox, inbound) = mpsc::channel(INBOX);
         let status = watch::Sender::new(Status::default());
         let listener = settings.listeners.controller.first().cloned().unwrap_or_default();
-        let handle = Handle::new(env, cluster, &listener, inbox, status.subscribe(), log.clone());
+        let handle = Handle::new(HandleParts {
+            env,
+            cluster,
+            listener: &listener,
+            inbox,
+            status: status.subscribe(),
+            log: log.clone(),
+            history: shared_history.clone(),
+        });
         let voters = settings.quorum.voters.iter();
         let quorum = Self {
             env: env.clone(),
@@ -124,6 +143,7 @@ impl Quorum {
             status,
             waiting: Vec::new(),
             update_at: 0,
+            shared_history,
         };
         Ok((quorum, handle, inbound, heard))
     }
@@ -174,7 +194,7 @@ impl Quorum {
     /// When [`Event::Tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let deadline = u64::try_from(self.raft.deadline()).ok().filter(|at| *at < u64::MAX / 4);
-        deadline.map(|at| self.began + std::time::Duration::from_millis(at))
+        deadline.map(|at| self.began + Duration::from_millis(at))
     }
 
     /// One step of the roles, with all that follows from it. Returns the answer, if the event was
@@ -197,7 +217,11 @@ impl Quorum {
             )));
         }
         self.note_addresses(heard.nodes);
-        self.step(heard.event).await.map(drop)
+        let event = match heard.event {
+            Event::Loaded(id) => self.install(id, heard.snapshot).await?,
+            event => event,
+        };
+        self.step(event).await.map(drop)
     }
 
     pub(super) fn note_addresses(&mut self, nodes: Vec<Address>) {
@@ -238,12 +262,11 @@ impl Quorum {
                     self.env.blocking(move || log.truncate_to(offset)).await?;
                     written = true;
                 }
-                Effect::LoadSnapshot(leader, id) => {
-                    return Err(Fault::Start(format!(
-                        "the metadata log of controller {leader} starts after ours ends: fetching \
-                         its snapshot {:020}-{:010} is not supported yet",
-                        id.offset, id.epoch
-                    )));
+                Effect::LoadSnapshot(id, end) => {
+                    let snapshot = SnapshotId::new(end.offset, end.epoch);
+                    tracing::info!(%snapshot, leader = id.to, "fetching a snapshot of the metadata");
+                    let at = id.to.and_then(|leader| self.address(leader));
+                    self.peers.load(id, at, snapshot, &self.log);
                 }
                 // Whoever needs it reads it off the status.
                 Effect::Commit(_) => {}
@@ -256,6 +279,32 @@ impl Quorum {
             }
         }
         Ok(answer)
+    }
+
+    /// Makes a snapshot that has arrived the log's beginning, if it is still wanted. Returns what
+    /// the roles should hear.
+    async fn install(
+        &mut self,
+        id: FetchId,
+        part: Option<Result<PartFile, Fault>>,
+    ) -> Result<Event, Fault> {
+        let part = part.transpose()?.filter(|_| self.raft.is_fetching(id));
+        let Some(part) = part else { return Ok(Event::FetchFailed(id)) };
+        let (snapshot, log) = (part.id, self.log.clone());
+        match self.env.blocking(move || log.install(part)).await {
+            Ok(contents) => {
+                let mut history = self.raft.voters().before_the_log();
+                note_contents(&mut history, &contents);
+                self.raft.note_snapshot(snapshot.end_offset, history);
+                self.sync().await?;
+                Ok(Event::Loaded(id))
+            }
+            Err(fault @ Fault::Corrupt { .. }) => {
+                tracing::warn!(%snapshot, %fault, "the snapshot is not whole; trying again");
+                Ok(Event::FetchFailed(id))
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     async fn sync(&self) -> Result<(), Fault> {
@@ -397,6 +446,11 @@ impl Quorum {
         if before != status {
             self.status.send_replace(status);
         }
+        let mut shared = self.shared_history.lock();
+        if *shared != *self.raft.voters() {
+            *shared = self.raft.voters().clone();
+        }
+        drop(shared);
         self.settle_changes();
     }
 

@@ -1,12 +1,12 @@
 //! What other nodes ask a replica for: votes, obedience, and the log.
 
 use super::messages::{
-    Answer, At, BeginRequest, Effect, EndRequest, Error, FetchRequest, Fetched, LogView,
+    Answer, At, BeginRequest, Effect, EndRequest, Error, FetchRequest, Fetched, LogEnd, LogView,
     ReplicaKey, Request, VoteRequest,
 };
 use super::node::{Effects, Raft};
 use super::roles::Role;
-use crate::types::Millis;
+use crate::types::{LeaderEpoch, Millis};
 
 /// Between the successors that a resigning leader names.
 const TURN: Millis = 50;
@@ -159,7 +159,7 @@ impl Raft {
     ) {
         let fetched = match self.check_fetch(&request) {
             Some(error) => Fetched::Refused(self.known(Some(error))),
-            None => compare(&request, log),
+            None => compare(request.end, log),
         };
         // Even a fetch that finds the logs apart shows that the voter is there.
         if !matches!(fetched, Fetched::Refused(_)) {
@@ -189,12 +189,9 @@ impl Raft {
         at: At,
         out: &mut Effects,
     ) {
-        let me = self.key();
-        let deadline = self.quorum_deadline(at.now);
-        let voters = self.voters.current().clone();
-        let voter = voters.has(request.replica) && request.replica.id != me.id;
+        let voter = self.is_other_voter(request.replica);
         // With kraft.version 0 an id is all that a voter has.
-        let key = match voters.get(request.replica.id) {
+        let key = match self.voters.current().get(request.replica.id) {
             Some(known) if voter => known.key,
             _ => request.replica,
         };
@@ -202,12 +199,34 @@ impl Raft {
         if agrees {
             leader.note_fetch(key, request.end.offset, log.end().offset, at.now);
         }
-        if voter && leader.note_contact(me, key.id, &voters) {
+        self.note_contact(key, at);
+        if voter && agrees {
+            self.raise_high_watermark(log, at, out);
+        }
+    }
+
+    fn is_other_voter(&self, replica: ReplicaKey) -> bool {
+        self.voters.current().has(replica) && replica.id != self.key().id
+    }
+
+    /// A voter that follows is there.
+    fn note_contact(&mut self, replica: ReplicaKey, at: At) {
+        let (me, deadline) = (self.key(), self.quorum_deadline(at.now));
+        if !self.is_other_voter(replica) {
+            return;
+        }
+        if let Role::Leader(leader) = &mut self.role
+            && leader.note_contact(me, replica.id, self.voters.current())
+        {
             leader.heard.clear();
             leader.quorum_deadline = deadline;
         }
-        if voter && agrees {
-            self.raise_high_watermark(log, at, out);
+    }
+
+    /// A voter does not fetch while it gathers a snapshot.
+    pub(super) fn on_snapshot_asked(&mut self, replica: ReplicaKey, epoch: LeaderEpoch, at: At) {
+        if epoch == self.epoch {
+            self.note_contact(replica, at);
         }
     }
 
@@ -257,28 +276,25 @@ impl Raft {
     }
 }
 
-/// Where the fetcher's log and ours stand to each other.
-fn compare(request: &FetchRequest, log: &impl LogView) -> Fetched {
-    let end = request.end;
-    if end.offset < log.start_offset() || (end.offset == 0 && log.snapshot().is_some()) {
-        return match log.snapshot() {
-            Some(snapshot) => Fetched::Snapshot(snapshot),
-            None => Fetched::Read,
-        };
+/// Where a fetcher's log that ends at `end` and ours stand to each other, as Kafka decides it.
+pub(super) fn compare(end: LogEnd, log: &impl LogView) -> Fetched {
+    let start = log.start_offset();
+    if let Some(snapshot) = log.snapshot().filter(|it| *it != end) {
+        // From the beginning, the log may still be there, but the snapshot is shorter. And where
+        // the log starts, its epochs do: an earlier one cannot be compared with it.
+        let parted = end.offset == start && end.epoch != log.oldest_epoch();
+        if end.offset == 0 || end.offset < start || parted || end.epoch < log.oldest_epoch() {
+            return Fetched::Snapshot(snapshot);
+        }
     }
-    // An empty log agrees with any.
-    if end.offset == 0 {
+    // An empty log agrees with any, and a snapshot with itself.
+    if end.offset == 0 || log.snapshot() == Some(end) {
         return Fetched::Read;
     }
     let ours = log.end_of_epoch(end.epoch);
     if ours.epoch == end.epoch && ours.offset >= end.offset {
-        return Fetched::Read;
-    }
-    match log.snapshot() {
-        // The logs part in what only the snapshot still holds.
-        Some(snapshot) if log.start_offset() > 0 && ours.offset <= log.start_offset() => {
-            Fetched::Snapshot(snapshot)
-        }
-        _ => Fetched::Diverging(ours),
+        Fetched::Read
+    } else {
+        Fetched::Diverging(ours)
     }
 }

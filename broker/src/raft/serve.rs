@@ -13,8 +13,10 @@ use kafka_protocol::messages::fetch_response::{
 };
 use kafka_protocol::messages::{
     BeginQuorumEpochRequest, BeginQuorumEpochResponse, BrokerId, EndQuorumEpochRequest,
-    EndQuorumEpochResponse, FetchRequest, FetchResponse, TopicName, VoteRequest, VoteResponse,
+    EndQuorumEpochResponse, FetchRequest, FetchResponse, FetchSnapshotRequest,
+    FetchSnapshotResponse, TopicName, VoteRequest, VoteResponse,
 };
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -23,10 +25,13 @@ use super::messages::{Answer, Event, FetchRequest as Fetch, Fetched, Known, LogE
 use super::quorum::{Quorum, Status};
 use super::roles::Progress;
 use super::rpc::{self, Address};
-use super::voters::{Endpoint, Voter};
+use super::snapshot::KRaftState;
+use super::snapshot::transfer::{self, Answerer};
+use super::voters::{Endpoint, History, Voter};
 use crate::env::Env;
 use crate::error::{ErrorCode, Fault, Refusal};
 use crate::types::{LeaderEpoch, NodeId, Offset};
+use crate::wire::metadata::control::Control;
 
 /// No fetch waits longer than this.
 const MAX_WAIT: Duration = Duration::from_secs(10);
@@ -36,6 +41,8 @@ const MAX_BYTES: usize = 8 << 20;
 pub enum Inbound {
     /// From another replica; with the addresses that came along.
     Event(Event, Vec<Address>, oneshot::Sender<Replied>),
+    /// From another replica, and nothing to answer.
+    Hint(Event),
     /// Whether a voter could be added now.
     MayAdd(ReplicaKey, oneshot::Sender<Result<(), Refusal>>),
     Change(Change, oneshot::Sender<Result<(), Refusal>>),
@@ -93,19 +100,61 @@ pub struct Handle {
     inbox: mpsc::Sender<Inbound>,
     status: watch::Receiver<Status>,
     log: Arc<MetadataLog>,
+    history: Arc<Mutex<History>>,
+}
+
+pub(super) struct HandleParts<'a> {
+    pub env: &'a Env,
+    pub cluster: &'a str,
+    pub listener: &'a str,
+    pub inbox: mpsc::Sender<Inbound>,
+    pub status: watch::Receiver<Status>,
+    pub log: Arc<MetadataLog>,
+    pub history: Arc<Mutex<History>>,
 }
 
 impl Handle {
-    pub(super) fn new(
-        env: &Env,
-        cluster: &str,
-        listener: &str,
-        inbox: mpsc::Sender<Inbound>,
-        status: watch::Receiver<Status>,
-        log: Arc<MetadataLog>,
-    ) -> Self {
+    pub(super) fn new(parts: HandleParts<'_>) -> Self {
+        let HandleParts { env, cluster, listener, inbox, status, log, history } = parts;
         let (cluster, listener) = (cluster.into(), listener.into());
-        Self { env: env.clone(), cluster, listener, inbox, status, log }
+        Self { env: env.clone(), cluster, listener, inbox, status, log, history }
+    }
+
+    /// Who votes at an end offset of the log, for a snapshot; none with kraft.version 0.
+    pub fn kraft_at(&self, end: Offset) -> Option<KRaftState> {
+        let history = self.history.lock();
+        let (voters, kraft_version) = history.at(end);
+        let Control::Voters(voters) = voters.to_record() else { return None };
+        (kraft_version > 0).then_some(KRaftState { kraft_version, voters: Some(voters) })
+    }
+
+    /// The kraft.version of the quorum, as far as this node knows its log.
+    pub fn kraft_version(&self) -> i16 {
+        self.history.lock().kraft_version()
+    }
+
+    /// Answers a FetchSnapshot.
+    pub async fn fetch_snapshot(&self, request: FetchSnapshotRequest) -> FetchSnapshotResponse {
+        let asked = request.topics.first().and_then(|topic| topic.partitions.first());
+        if let Some(asked) = asked.filter(|_| self.is_this_cluster(request.cluster_id.as_deref())) {
+            let replica = ReplicaKey::new(request.replica_id.0, asked.replica_directory_id);
+            let event = Event::SnapshotAsked(replica, asked.current_leader_epoch);
+            // The driver is gone when nobody hears.
+            let _ = self.inbox.send(Inbound::Hint(event)).await;
+        }
+        let status = self.status.borrow().clone();
+        let (log, cluster) = (self.log.clone(), self.cluster.clone());
+        let work = move || {
+            let me = Answerer {
+                cluster_id: &cluster,
+                leader: status.leader.unwrap_or(-1),
+                epoch: status.epoch,
+                leads: status.leads,
+                endpoint: status.address,
+            };
+            transfer::serve(&log, &me, &request)
+        };
+        self.env.blocking(work).await
     }
 
     pub fn status(&self) -> watch::Receiver<Status> {
@@ -250,6 +299,8 @@ impl Handle {
         let (log, end) = (self.log.clone(), status.end);
         match self.env.blocking(move || log.read(from, end, max)).await {
             Ok(records) => self.partition().with_records(Some(records)),
+            // Trimmed just now: the next fetch is told of the snapshot.
+            Err(_) if from < self.log.start_offset() => self.partition(),
             Err(fault) => {
                 tracing::error!(%fault, "cannot read the metadata log");
                 self.partition().with_error_code(ErrorCode::KafkaStorageError.code())
@@ -353,6 +404,7 @@ impl Quorum {
                 // Whoever asked may have gone.
                 let _ = reply.send(Replied { answer, nodes: self.leader_address() });
             }
+            Inbound::Hint(event) => self.step(event).await.map(drop)?,
             Inbound::MayAdd(key, reply) => {
                 let _ = reply.send(self.raft().may_add(key));
             }

@@ -132,6 +132,14 @@ impl History {
         Self { sets: vec![(BEFORE_THE_LOG, voters)], versions: vec![(BEFORE_THE_LOG, 0)] }
     }
 
+    /// Without what the log says.
+    #[must_use]
+    pub fn before_the_log(&self) -> Self {
+        let mut history = self.clone();
+        history.truncate(0);
+        history
+    }
+
     pub fn current(&self) -> &VoterSet {
         // The first entry is never taken away.
         &self.sets[self.sets.len() - 1].1

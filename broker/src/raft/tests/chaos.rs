@@ -1,4 +1,5 @@
-//! Many seeds: lost messages, messages in any order, crashes, voters that come and go.
+//! Many seeds: lost messages, messages in any order, crashes, voters that come and go, logs that are
+//! trimmed.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -36,7 +37,10 @@ impl Chaos {
             }
             (10..12, _) if !kind => self.world.restart(id, 0b111),
             (12..14, _) if !kind => self.change_voters(id, at),
-            (14..20, _) if self.world.leads(id) => {
+            (14..16, _) if !kind => {
+                self.world.snapshot(id);
+            }
+            (16..22, _) if self.world.leads(id) => {
                 let what = self.random.random_range(1..90);
                 self.world.append(id, what, at);
             }
@@ -70,6 +74,7 @@ fn whatever_is_lost_or_reordered_nothing_committed_is_forgotten_and_the_quorum_c
     let mut elections = 0;
     let mut committed = 0;
     let mut changes = 0;
+    let mut loads = 0;
     for seed in 0..60 {
         let world = World::new(&[0, 1, 2, 3], &[0, 1, 2]);
         let mut chaos = Chaos { world, random: StdRng::seed_from_u64(seed), now: 0 };
@@ -88,9 +93,10 @@ fn whatever_is_lost_or_reordered_nothing_committed_is_forgotten_and_the_quorum_c
         elections += chaos.world.leaders.len();
         committed += chaos.world.committed.len();
         changes += chaos.world.committed.iter().filter(|entry| entry.what > 100).count();
+        loads += chaos.world.loads;
     }
     assert!(
-        elections > 300 && committed > 1000 && changes > 50,
-        "{elections} {committed} {changes}"
+        elections > 300 && committed > 1000 && changes > 50 && loads > 50,
+        "{elections} {committed} {changes} {loads}"
     );
 }

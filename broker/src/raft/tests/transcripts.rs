@@ -3,7 +3,7 @@
 //! A block is commands, a line of dashes, and what came of them. Run with `UPDATE_SCRIPTS=1` to
 //! write the answers anew; a difference is a change of behaviour. Commands: `nodes IDS voters IDS`,
 //! `tick ID` (its next deadline passes), `deliver` (all messages, until none is left), `deliver A
-//! B` (only between these), `drop`, `write ID`, `restart ID`, `died ID` (its followers see it),
+//! B` (only between these), `drop`, `write ID`, `snapshot ID`, `restart ID`, `died ID` (its followers see it),
 //! `resign ID`, `add LEADER ID`, `remove LEADER ID`, `wait MS`.
 
 use std::fmt::Write as _;
@@ -48,6 +48,7 @@ impl Stage {
             }
             "drop" => self.world.messages.clear(),
             "write" => self.world.append(id(1), 7, at),
+            "snapshot" => self.world.snapshot(id(1)),
             "restart" => self.world.restart(id(1), 0b111),
             "died" => self.died(id(1)),
             "resign" => {
@@ -129,6 +130,9 @@ impl Stage {
                 Some(error) => format!("{error:?} (epoch {})", known.epoch),
             },
             Payload::Fetched(_, it) => fetched(it),
+            Payload::Load(_, at) => format!("wants the snapshot of {}", end(*at)),
+            Payload::Loaded(_, entries) if entries.is_empty() => "has no such snapshot".to_owned(),
+            Payload::Loaded(_, entries) => format!("a snapshot of {} records", entries.len()),
         };
         writeln!(self.told, "{from} → {to}: {said}").unwrap();
     }
@@ -157,7 +161,8 @@ fn end(end: crate::raft::messages::LogEnd) -> String {
 
 fn fetched(it: &FetchAnswer) -> String {
     let mark = it.high_watermark.unwrap_or(-1);
-    match (it.known.error, it.diverging) {
+    match (it.known.error, it.diverging.or(it.snapshot)) {
+        (None, Some(at)) if it.snapshot.is_some() => format!("start at snapshot {}", end(at)),
         (Some(error), _) => {
             format!("{error:?} (leader {:?}, epoch {})", it.known.leader, it.known.epoch)
         }

@@ -23,33 +23,46 @@ const KRAFT_VERSION: u8 = 99;
 /// Plus the ids of the voters as bits.
 const VOTERS: u8 = 100;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry {
     pub epoch: LeaderEpoch,
     pub what: u8,
 }
 
+/// All entries, of which those before `start` are known by a snapshot only.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Log(pub Vec<Entry>);
+pub struct Log {
+    pub entries: Vec<Entry>,
+    pub start: usize,
+}
 
 impl LogView for Log {
     fn end(&self) -> LogEnd {
-        let epoch = self.0.last().map_or(0, |entry| entry.epoch);
-        LogEnd { epoch, offset: self.0.len() as Offset }
+        let epoch = self.entries.last().map_or(0, |entry| entry.epoch);
+        LogEnd { epoch, offset: self.entries.len() as Offset }
     }
 
     fn end_of_epoch(&self, epoch: LeaderEpoch) -> LogEnd {
-        let end = self.0.partition_point(|entry| entry.epoch <= epoch);
-        let epoch = end.checked_sub(1).map_or(0, |last| self.0[last].epoch);
+        let end = self.entries.partition_point(|entry| entry.epoch <= epoch);
+        if end <= self.start && self.start > 0 {
+            // As a log does that has lost its beginning.
+            return LogEnd { epoch, offset: self.start as Offset };
+        }
+        let epoch = end.checked_sub(1).map_or(0, |last| self.entries[last].epoch);
         LogEnd { epoch, offset: end as Offset }
     }
 
     fn start_offset(&self) -> Offset {
-        0
+        self.start as Offset
     }
 
     fn snapshot(&self) -> Option<LogEnd> {
-        None
+        let epoch = self.entries[self.start.checked_sub(1)?].epoch;
+        Some(LogEnd { epoch, offset: self.start as Offset })
+    }
+
+    fn oldest_epoch(&self) -> LeaderEpoch {
+        self.snapshot().map_or(0, |it| it.epoch)
     }
 }
 
@@ -67,6 +80,9 @@ pub enum Payload {
     Voted(VoteRequest, Known, bool),
     Told(Known),
     Fetched(FetchId, FetchAnswer),
+    Load(FetchId, LogEnd),
+    /// What the snapshot stands for; nothing when there is no such snapshot.
+    Loaded(FetchId, Vec<Entry>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +101,8 @@ pub struct World {
     /// What anybody has believed to be committed.
     pub committed: Vec<Entry>,
     pub violation: Option<&'static str>,
+    /// How often a log was started at a snapshot of another node.
+    pub loads: usize,
     /// Whose fetches go nowhere in particular ask this node.
     pub ids: Vec<NodeId>,
 }
@@ -114,6 +132,7 @@ impl World {
             leaders: BTreeMap::new(),
             committed: Vec::new(),
             violation: None,
+            loads: 0,
             ids: ids.to_vec(),
         };
         let founding = voters.iter().map(|id| 1 << id).sum();
@@ -139,18 +158,23 @@ impl World {
             match effect {
                 Effect::Append(controls) => {
                     let epoch = node.raft.epoch();
-                    node.log.0.extend(controls.iter().map(|it| Entry { epoch, what: code(it) }));
+                    node.log
+                        .entries
+                        .extend(controls.iter().map(|it| Entry { epoch, what: code(it) }));
                 }
                 Effect::Replicate(bytes) => {
                     for chunk in bytes.chunks(5) {
                         let epoch = i32::from_be_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
-                        let offset = node.log.0.len() as Offset;
-                        node.log.0.push(Entry { epoch, what: chunk[4] });
+                        let offset = node.log.entries.len() as Offset;
+                        node.log.entries.push(Entry { epoch, what: chunk[4] });
                         note(&mut node.raft, offset, chunk[4]);
                     }
                 }
                 Effect::Truncate(offset) => {
-                    node.log.0.truncate(offset as usize);
+                    if (offset as usize) < node.log.start {
+                        self.violation = Some("what a snapshot stands for is cut");
+                    }
+                    node.log.entries.truncate(offset as usize);
                     if (offset as usize) < self.committed.len()
                         && node.raft.high_watermark() > offset
                     {
@@ -187,10 +211,15 @@ impl World {
                     send(to, Payload::Fetch(fetch, request));
                 }
             }
+            Effect::LoadSnapshot(fetch, end) => {
+                send(fetch.to?, Payload::Load(fetch, end));
+            }
             Effect::Answer(answer) => return Some(answer),
             Effect::Commit(_) => {}
             Effect::LeaderLostMetadata(_) => self.violation = Some("the leader lacks metadata"),
-            other => unreachable!("{other:?}"),
+            Effect::Append(_) | Effect::Replicate(_) | Effect::Truncate(_) => {
+                unreachable!("carried out before")
+            }
         }
         None
     }
@@ -209,6 +238,12 @@ impl World {
             }
             Payload::Told(known) => Event::Told { from: key, known },
             Payload::Fetched(id, answer) => Event::Fetched(id, answer),
+            Payload::Load(_, end) => {
+                let epoch = self.nodes.get(&from).map_or(0, |node| node.raft.epoch());
+                assert!(end.offset > 0, "nothing is no snapshot");
+                Event::SnapshotAsked(key, epoch)
+            }
+            Payload::Loaded(id, entries) => self.load(to, id, entries),
         };
         let answer = self.step(to, event, at);
         let payload = match (payload, answer) {
@@ -222,6 +257,12 @@ impl World {
                     None => return false,
                 }
             }
+            (Payload::Load(id, end), _) => {
+                let log = &self.nodes[&to].log;
+                let held = &log.entries[..log.start.min(end.offset as usize)];
+                let whole = log.snapshot() == Some(end);
+                Some(Payload::Loaded(id, if whole { held.to_vec() } else { Vec::new() }))
+            }
             _ => None,
         };
         self.messages.remove(message);
@@ -229,6 +270,33 @@ impl World {
             self.messages.insert(Message { from: to, to: from, payload });
         }
         true
+    }
+
+    /// Starts a log at a snapshot that has arrived, if that is still wanted.
+    fn load(&mut self, id: NodeId, fetch: FetchId, entries: Vec<Entry>) -> Event {
+        let Some(node) = self.nodes.get_mut(&id) else { return Event::FetchFailed(fetch) };
+        if entries.is_empty() || !node.raft.is_fetching(fetch) {
+            return Event::FetchFailed(fetch);
+        }
+        let mut history = node.raft.voters().before_the_log();
+        for (offset, entry) in (0..).zip(&entries) {
+            replay(&mut history, offset, entry.what);
+        }
+        let start = entries.len();
+        // A snapshot of what the log holds takes nothing away from it.
+        if !node.log.entries.starts_with(&entries) {
+            node.log.entries = entries;
+        }
+        node.log.start = start;
+        node.raft.note_snapshot(start as Offset, history);
+        self.loads += 1;
+        Event::Loaded(fetch)
+    }
+
+    /// A node writes a snapshot of all that it knows to be committed, and trims its log.
+    pub fn snapshot(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.log.start = node.log.start.max(node.raft.high_watermark() as usize);
     }
 
     /// What a fetch brings; nothing while there is nothing new.
@@ -254,8 +322,9 @@ impl World {
             Fetched::Snapshot(end) => answer.snapshot = Some(end),
             Fetched::Read => {
                 let from = request.end.offset as usize;
+                assert!(from >= node.log.start, "what is read is in the log");
                 let mut bytes = Vec::new();
-                for entry in node.log.0.iter().skip(from) {
+                for entry in node.log.entries.iter().skip(from) {
                     bytes.extend(entry.epoch.to_be_bytes());
                     bytes.push(entry.what);
                 }
@@ -281,7 +350,7 @@ impl World {
     pub fn append(&mut self, id: NodeId, what: u8, at: At) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let epoch = node.raft.epoch();
-        node.log.0.push(Entry { epoch, what });
+        node.log.entries.push(Entry { epoch, what });
         self.step(id, Event::Synced, at);
     }
 
@@ -305,11 +374,11 @@ impl World {
                 }
             }
             let mark = node.raft.high_watermark() as usize;
-            if mark > node.log.0.len() {
+            if mark > node.log.entries.len() {
                 self.violation = Some("committed beyond the log");
                 continue;
             }
-            for (at, entry) in node.log.0[..mark].iter().enumerate() {
+            for (at, entry) in node.log.entries[..mark].iter().enumerate() {
                 match self.committed.get(at) {
                     None => self.committed.push(*entry),
                     Some(known) if known == entry => {}
@@ -321,12 +390,12 @@ impl World {
             let newest = self.leaders.keys().next_back() == Some(&node.raft.epoch());
             if let Role::Leader(_) = node.raft.role()
                 && newest
-                && !node.log.0.starts_with(&self.committed)
+                && !node.log.entries.starts_with(&self.committed)
             {
                 self.violation = Some("a leader lacks what is committed");
             }
         }
-        let logs: Vec<_> = self.nodes.values().map(|node| &node.log.0).collect();
+        let logs: Vec<_> = self.nodes.values().map(|node| &node.log.entries).collect();
         for (a, b) in logs.iter().flat_map(|a| logs.iter().map(move |b| (a, b))) {
             let same = a.iter().zip(b.iter()).rposition(|(a, b)| a.epoch == b.epoch);
             if let Some(last) = same
@@ -350,11 +419,14 @@ fn start(id: NodeId, log: Log, disk: Election, founding: u8) -> Node {
     for control in History::to_records(&set(founding), 1) {
         history.replay(BEFORE_THE_LOG, &control);
     }
-    for (offset, entry) in (0..).zip(&log.0) {
+    for (offset, entry) in (0..).zip(&log.entries) {
         replay(&mut history, offset, entry.what);
     }
     let at = At { now: 0, random: id as u64 * 311 };
-    let raft = Raft::start(identity, disk, history, &log, at);
+    let mut raft = Raft::start(identity, disk, history.clone(), &log, at);
+    if log.start > 0 {
+        raft.note_snapshot(log.start as Offset, history);
+    }
     Node { raft, log, disk }
 }
 
@@ -421,7 +493,8 @@ impl Message {
                 newer(known.epoch) || awaited && request.epoch == raft.epoch()
             }
             Payload::Told(known) => newer(known.epoch),
-            Payload::Fetched(id, _) => raft.is_fetching(*id),
+            Payload::Fetched(id, _) | Payload::Loaded(id, _) => raft.is_fetching(*id),
+            Payload::Load(..) => true,
         }
     }
 }
