@@ -267,6 +267,11 @@ impl Broker {
         }
     }
 
+    /// The kraft.version of the quorum, as far as this node knows.
+    pub fn kraft_version(&self) -> i16 {
+        self.running.replica.quorum().kraft_version()
+    }
+
     /// Waits for a fault that ends this node by itself.
     pub async fn ended(&self) -> Result<(), Arc<Fault>> {
         let mut fault = self.running.fault.0.subscribe();

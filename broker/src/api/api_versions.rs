@@ -40,7 +40,10 @@ async fn handle(
 
 fn answer(broker: &Broker, scope: Scope, version: i16) -> ApiVersionsResponse {
     let image = broker.image.load();
-    let finalized = image.features().map(|(name, level)| {
+    // Not in the image: the quorum keeps it in records of its own. 0 is not told, as in Kafka.
+    let kraft = Some(("kraft.version", broker.kraft_version())).filter(|(_, level)| *level > 0);
+    let finalized = image.features().filter(|(name, _)| *name != "kraft.version").chain(kraft);
+    let finalized = finalized.map(|(name, level)| {
         FinalizedFeatureKey::default()
             .with_name(StrBytes::from_string(name.to_owned()))
             .with_min_version_level(level)
