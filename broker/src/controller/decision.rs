@@ -4,6 +4,7 @@
 //! decision are one batch, so that they become true together or not at all.
 
 use super::image::{Config, Image, ResourceType, TopicImage};
+use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::{BrokerEpoch, NodeId};
 use crate::wire::metadata::Record;
@@ -79,7 +80,8 @@ impl View<'_> {
     }
 
     pub fn unclean_election_allowed(&self, topic: &str) -> bool {
-        self.topic_config(topic, "unclean.leader.election.enable").as_deref() == Some("true")
+        planted!(UncleanElectionAlways)
+            || self.topic_config(topic, "unclean.leader.election.enable").as_deref() == Some("true")
     }
 
     /// Are eligible leader replicas kept (KIP-966)?

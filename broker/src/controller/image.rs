@@ -81,7 +81,7 @@ pub struct TopicImage {
     pub partitions: OrdMap<i32, Arc<PartitionImage>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PartitionImage {
     /// In preferred order.
     pub replicas: Vec<NodeId>,

@@ -5,6 +5,7 @@ use kafka_protocol::messages::{
 };
 
 use super::decision::{Decision, View};
+use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
 use crate::wire::metadata::ProducerIdsRecord;
 
@@ -27,5 +28,8 @@ pub fn allocate(
     let response = AllocateProducerIdsResponse::default()
         .with_producer_id_start(ProducerId(first))
         .with_producer_id_len(BLOCK as i32);
+    if planted!(ProducerIdsGivenTwice) {
+        return Ok(Decision::nothing(response));
+    }
     Ok(Decision::new(vec![record.into()], response))
 }

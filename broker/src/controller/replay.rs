@@ -13,6 +13,7 @@ use super::image::{
     BrokerImage, ControllerImage, Endpoint, Image, PartitionImage, ResourceType, SupportedFeature,
     TopicImage,
 };
+use crate::env::planted;
 use crate::types::{NodeId, TopicPartition};
 use crate::wire::metadata::{
     BrokerRegistrationChangeRecord, ConfigRecord, EndPoint, FeatureLevelRecord, FeatureRange,
@@ -455,7 +456,9 @@ impl PartitionImage {
         }
         if record.leader != LEADER_UNCHANGED {
             self.leader = record.leader;
-            self.leader_epoch += 1;
+            if !planted!(ReusedLeaderEpoch) {
+                self.leader_epoch += 1;
+            }
         }
         self.partition_epoch += 1;
     }

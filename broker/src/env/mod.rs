@@ -35,12 +35,15 @@ pub struct Env {
 }
 
 /// Where work runs that may wait for the disk.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Blocking {
     /// On tokio's pool of blocking threads.
     Pool,
-    /// At once, on the calling task: in simulation, where the disk never really waits.
+    /// At once, on the calling task.
     Inline,
+    /// In one step, after as long as the simulated disk takes.
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedDisk),
 }
 
 impl Env {
@@ -82,12 +85,30 @@ impl Env {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        match self.blocking {
+        match &self.blocking {
             Blocking::Pool => real::blocking(work).await,
             Blocking::Inline => work(),
+            #[cfg(feature = "simulation")]
+            Blocking::Simulated(disk) => disk.blocking(work).await,
         }
     }
 }
+
+/// `planted!(Name)`: whether that bug of [`simulated::Bug`] is planted here; in a build without the
+/// feature `simulation`, the constant `false`.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "simulation")]
+        {
+            $crate::env::simulated::planted($crate::env::simulated::Bug::$bug)
+        }
+        #[cfg(not(feature = "simulation"))]
+        {
+            false
+        }
+    }};
+}
+pub(crate) use planted;
 
 /// Starts a task on the current runtime; under simulation that is the node's own, so that a crash
 /// of the node ends it.

@@ -9,6 +9,7 @@ use super::config::{FlushPolicy, LogConfig};
 use super::partition_log::{Log, Writer};
 use super::producer_state::{self, Origin, Verdict};
 use super::segment::Segment;
+use crate::env::planted;
 use crate::error::{ErrorCode, Fault, Refusal, is_full};
 use crate::types::{LeaderEpoch, Millis, Offset};
 use crate::wire::records::{
@@ -151,7 +152,9 @@ impl Log {
             let run = rest.split_to(run_length(&rest, config.segment_bytes));
             let part = self.place(&mut writer, &config, &run, now)?;
             for batch in Batches::new(&run).map_while(Result::ok) {
-                writer.producers.replay(&batch);
+                if !planted!(FollowerKeepsNoProducerState) {
+                    writer.producers.replay(&batch);
+                }
             }
             total.last_offset = part.last_offset;
             total.bytes += part.bytes;

@@ -15,6 +15,7 @@ use super::config::FlushPolicy;
 use super::partition_log::Log;
 use super::segment::Segment;
 use super::shared::Shared;
+use crate::env::planted;
 use crate::error::Fault;
 use crate::types::{LeaderEpoch, Offset};
 
@@ -69,6 +70,7 @@ impl Log {
                 tracing::warn!(%fault, "no room on the volume; tried again later");
                 self.me.upgrade().into_iter().for_each(|me| self.shared.try_later(me));
             }
+            Err(_) if planted!(FailedSyncIsRetried) => self.mark_dirty(),
             Err(fault) => self.shared.fail(&fault),
         }
     }

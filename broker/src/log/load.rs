@@ -21,6 +21,7 @@ use super::scan::{Scan, ScanError};
 use super::segment::{Home, Segment};
 use super::shared::Shared;
 use crate::env::disk::Entry;
+use crate::env::planted;
 use crate::error::Fault;
 use crate::types::{Millis, NO_EPOCH, Offset, TopicPartition};
 use crate::wire::records::BatchView;
@@ -122,7 +123,7 @@ pub(super) fn open(
             names: new || unsynced,
         }),
     });
-    if producers.end < end {
+    if producers.end < end && !planted!(ProducerStateNotRecovered) {
         log.replay_producers(&mut producers, end).map_err(Fault::disk(&dir))?;
     }
     log.writer.lock().producers = producers;
@@ -248,7 +249,8 @@ impl Recovery<'_> {
             let next = segments.range(segment.base + 1..).next().map(|(base, _)| *base);
             // Else a segment begins where the one before ends: if not, that lost its tail, be it at
             // the end of a batch, and what follows would lie behind a gap.
-            let broken = cut > 0 || !gaps && next.is_some_and(|next| end != next);
+            let gap = !gaps && next.is_some_and(|next| end != next);
+            let broken = (cut > 0 || gap) && !planted!(SegmentGapIgnored);
             if broken {
                 for (_, after) in segments.split_off(&(segment.base + 1)) {
                     tracing::warn!(segment = after.base, "removed a segment after the torn one");
@@ -280,7 +282,8 @@ impl Recovery<'_> {
             if snapshot >= segment.base { self.trusted.min(snapshot) } else { self.trusted };
         let mut end = None;
         let Self { epochs, producers, trusted, complete, .. } = self;
-        let cut = segment.activate(indexed, *trusted, interval, now, |batch| {
+        let checked = if planted!(TornTailKept) { Offset::MAX } else { *trusted };
+        let cut = segment.activate(indexed, checked, interval, now, |batch| {
             *gaps |= end.is_some_and(|end| batch.base_offset() > end);
             end = Some(batch.next_offset());
             enter(epochs, batch);
@@ -289,7 +292,7 @@ impl Recovery<'_> {
             let header_only = batch.is_control() && batch.last_offset() < *trusted;
             let complete = complete.get_or_insert(batch.base_offset() <= producers.end);
             *complete &= !header_only;
-            if *complete && batch.base_offset() >= producers.end {
+            if *complete && !planted!(ProducerStateNotRecovered) && batch.base_offset() >= producers.end {
                 producers.replay(batch);
             }
         })?;

@@ -12,6 +12,7 @@ use super::partition_log::{Log, Writer};
 use super::producer_state::ProducerState;
 use super::scan::{Scan, ScanError};
 use super::segment::Segment;
+use crate::env::planted;
 use crate::error::Fault;
 use crate::types::Offset;
 
@@ -52,7 +53,13 @@ impl Log {
             writer.active = active;
             self.end.store(offset, Ordering::Release);
             self.start.fetch_min(offset, Ordering::AcqRel);
-            self.epochs.lock().truncate_from_end(offset);
+            if !planted!(EpochsNotTruncated) {
+                self.epochs.lock().truncate_from_end(offset);
+            }
+            if planted!(ProducerStateNotTruncated) {
+                writer.producers.end = offset;
+                return Ok(());
+            }
             self.reload_producers(writer, offset)
         })?;
         Ok(true)

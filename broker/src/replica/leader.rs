@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use crate::controller::image::PartitionImage;
+use crate::env::planted;
 use crate::error::ErrorCode;
 use crate::types::{BrokerEpoch, LeaderEpoch, Millis, NodeId, Offset};
 
@@ -30,7 +31,7 @@ pub enum Effect {
 pub type Effects = Vec<Effect>;
 
 /// An ISR that the leader wants, and the epochs it is based on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Proposal {
     pub isr: Vec<(NodeId, BrokerEpoch)>,
     pub leader_epoch: LeaderEpoch,
@@ -39,7 +40,7 @@ pub struct Proposal {
 }
 
 /// What a leader knows about another replica.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Replica {
     /// It has, durably, all below this offset; `None` before its first fetch.
     pub log_end: Option<Offset>,
@@ -88,14 +89,14 @@ pub struct ReplicaFetch {
 }
 
 /// Numbers that a topic or the broker sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rules {
     pub min_insync_replicas: usize,
     pub lag_time_max: Millis,
 }
 
 /// The leader of one partition in one epoch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Leader {
     me: NodeId,
     pub epoch: LeaderEpoch,
@@ -175,6 +176,11 @@ impl Leader {
 
     /// In the committed ISR or in the proposed one.
     fn counts(&self, id: NodeId) -> bool {
+        if planted!(ProposedIsrCountsAlone)
+            && let Some(proposal) = &self.proposed
+        {
+            return proposal.has(id);
+        }
         self.isr.contains(&id) || self.proposed.as_ref().is_some_and(|proposal| proposal.has(id))
     }
 
@@ -226,8 +232,10 @@ impl Leader {
         self.proposed.is_none()
             && !self.recovering
             && !self.isr.contains(&id)
-            && log_end >= self.high_watermark
-            && log_end >= self.epoch_start
+            && (log_end >= self.high_watermark || planted!(IsrExpandsWithoutLogEndCheck))
+            && (log_end >= self.epoch_start
+                || planted!(IsrExpandsWithoutLogEndCheck)
+                || planted!(IsrExpandsBeforeEpochStart))
             && self.is_eligible(id, brokers)
     }
 
@@ -360,7 +368,12 @@ impl Leader {
                     && self.is_eligible(**id, brokers))
         });
         let ends = counted.map(|(_, replica)| replica.log_end.unwrap_or(-1));
-        let lowest = ends.fold(self.synced, Offset::min);
+        let mut lowest = ends.clone().fold(self.synced, Offset::min);
+        if planted!(HighWatermarkByMajority) {
+            let mut all: Vec<_> = ends.chain([self.synced]).collect();
+            all.sort_unstable();
+            lowest = all[(all.len() - 1) / 2];
+        }
         if lowest <= self.high_watermark {
             return Vec::new();
         }

@@ -24,6 +24,7 @@ use super::planted;
 use super::ticket::Ticket;
 use super::watchers::Watchers;
 use crate::controller::image::{Image, PartitionImage};
+use crate::env::planted;
 use crate::error::{ErrorCode, Fault, Refusal};
 use crate::log::{Log, Origin, SyncListener};
 use crate::types::{LeaderEpoch, NO_LEADER, NodeId, Offset, TopicPartition};
@@ -71,7 +72,10 @@ impl Partition {
         high_watermark: Offset,
         context: Arc<Context>,
     ) -> Arc<Self> {
-        let high_watermark = high_watermark.clamp(log.start_offset(), log.end_offset());
+        let mut high_watermark = high_watermark.clamp(log.start_offset(), log.end_offset());
+        if planted!(HighWatermarkCheckpointAhead) {
+            high_watermark = log.end_offset();
+        }
         let partition = Arc::new(Self {
             id,
             topic_id,
@@ -115,6 +119,14 @@ impl Partition {
         }
     }
 
+    /// All below is durable here, as far as the topic asks for that.
+    pub fn synced_offset(&self) -> Offset {
+        if planted!(AcknowledgeBeforeSync) {
+            return self.log.end_offset();
+        }
+        self.log.synced_offset()
+    }
+
     /// Takes the role that `image` gives it. Returns whether this broker has newly become leader.
     pub fn apply(&self, image: &PartitionImage, cluster: &Image, rules: Rules) -> bool {
         let _not_while_following = self.following.lock();
@@ -134,7 +146,7 @@ impl Partition {
             }
             let end = self.log.end_offset();
             self.log.start_epoch(image.leader_epoch, end);
-            let (synced, known) = (self.log.synced_offset(), self.high_watermark());
+            let (synced, known) = (self.synced_offset(), self.high_watermark());
             let mut leader = Leader::new(self.context.me, image, end, synced, known, rules, now);
             let effects = leader.on_synced(synced, cluster, now);
             *role = Role::Leader(Box::new(leader));
@@ -151,6 +163,8 @@ impl Partition {
                 return false;
             }
             let known = self.high_watermark();
+            #[cfg(feature = "simulation")]
+            planted::truncate_to_high_watermark(self, known);
             *role = Role::Follower(Follower::new(image.leader, image.leader_epoch, known));
             drop(role);
         }
@@ -231,16 +245,23 @@ impl Partition {
         leader.on_append(self.log.end_offset());
         // With log.flush=page-cache the synced offset follows at once, and nobody tells.
         let image = self.context.image.load();
-        let synced = self.log.synced_offset();
+        let synced = self.synced_offset();
         let effects = leader.on_synced(synced, &**image, self.context.now());
         self.carry_out(effects);
         drop(role);
         self.on_append.wake();
+        #[cfg(feature = "simulation")]
+        if let Some(ticket) = planted::acknowledged_at_once(self, epoch, appended) {
+            return Ok(ticket);
+        }
         Ok(Ticket::new(self.clone(), epoch, appended))
     }
 
     /// Whether all below `required` is committed in `epoch`; `None`: not yet.
     pub fn committed(&self, required: Offset, epoch: LeaderEpoch) -> Option<Result<(), ErrorCode>> {
+        if planted!(DeposedLeaderAcknowledges) {
+            return (self.high_watermark() >= required).then_some(Ok(()));
+        }
         let role = self.role.lock();
         let Role::Leader(leader) = &*role else {
             return Some(Err(ErrorCode::NotLeaderOrFollower));
@@ -261,6 +282,9 @@ impl Partition {
     /// A new leader whose high watermark has not reached the start of its epoch: consumers may have
     /// read further under its predecessor than it can tell yet.
     pub fn is_catching_up(&self) -> bool {
+        if planted!(LatestOffsetMovesBack) {
+            return false;
+        }
         match &*self.role.lock() {
             Role::Leader(leader) => leader.high_watermark() < leader.epoch_start,
             _ => false,

@@ -10,7 +10,7 @@ use super::ticket::Ticket;
 use crate::env::simulated::{Bug, planted};
 use crate::env::{self, Env};
 use crate::log::{Appended, Origin};
-use crate::types::LeaderEpoch;
+use crate::types::{LeaderEpoch, Offset};
 
 /// How long a batch that was acknowledged too early stays in memory.
 const DELAY: Duration = Duration::from_millis(20);
@@ -43,4 +43,27 @@ pub fn acknowledged_before_append(
         duplicate: false,
     };
     Some(Ticket::new(partition.clone(), epoch, appended))
+}
+
+/// With [`Bug::DuplicateAcknowledgedAtOnce`]: a ticket for what the log has already, which waits for
+/// nothing.
+pub fn acknowledged_at_once(
+    partition: &Arc<Partition>,
+    epoch: LeaderEpoch,
+    appended: Appended,
+) -> Option<Ticket> {
+    let duplicate = appended.duplicate && planted(Bug::DuplicateAcknowledgedAtOnce);
+    if !duplicate && !planted(Bug::AcknowledgeBeforeReplication) {
+        return None;
+    }
+    let at_once = Appended { last_offset: -1, ..appended };
+    Some(Ticket::new(partition.clone(), epoch, at_once))
+}
+
+/// With [`Bug::TruncateToHighWatermark`]: what a replica does that begins to follow.
+pub fn truncate_to_high_watermark(partition: &Partition, high_watermark: Offset) {
+    if planted(Bug::TruncateToHighWatermark) {
+        // A failure takes the log directory offline; there is nobody to tell here.
+        let _ = partition.log.truncate_to(high_watermark);
+    }
 }

@@ -24,6 +24,7 @@ use super::partition::Partition;
 use super::partitions::Partitions;
 use super::sessions::{Asked, Fetch, Told};
 use crate::controller::image::Image;
+use crate::env::planted;
 use crate::error::ErrorCode;
 use crate::log::ReadError;
 use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
@@ -271,6 +272,7 @@ impl Serving {
         let up_to = match self.reader {
             Reader::Replica { .. } => log.end_offset(),
             Reader::Consumer { read_committed: true, .. } => partition.last_stable_offset(),
+            Reader::Consumer { .. } if planted!(ConsumerReadsUncommitted) => log.end_offset(),
             Reader::Consumer { .. } => partition.high_watermark(),
         };
         let records =
@@ -409,7 +411,8 @@ fn diverges(
     let Some((epoch, end)) = partition.log.end_offset_for_epoch(last_epoch) else {
         return Err(ErrorCode::OffsetOutOfRange);
     };
-    let parts = epoch < last_epoch || end < offset;
+    let compares = !planted!(DivergenceNotChecked) && !planted!(TruncateToHighWatermark);
+    let parts = compares && (epoch < last_epoch || end < offset);
     Ok(parts.then(|| EpochEndOffset::default().with_epoch(epoch).with_end_offset(end)))
 }
 

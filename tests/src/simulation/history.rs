@@ -15,12 +15,54 @@ pub struct Written {
 /// A topic and a partition of it.
 pub type Place = (String, i32);
 
+/// What a partition holds at the end.
+#[derive(Debug, Clone, Default)]
+pub struct FinalLog {
+    /// What lay before has been deleted.
+    pub start: i64,
+    pub records: BTreeMap<i64, String>,
+}
+
+/// A value that is set again and again. A request without an answer may take effect at any later
+/// time.
+#[derive(Debug, Clone, Default)]
+pub struct Intents<T> {
+    pub acknowledged: Option<T>,
+    pub unknown: BTreeSet<T>,
+}
+
+impl<T: Ord + Clone> Intents<T> {
+    pub fn asked(&mut self, value: T) {
+        self.unknown.insert(value);
+    }
+
+    pub fn was_acknowledged(&mut self, value: T) {
+        self.unknown.remove(&value);
+        self.acknowledged = Some(value);
+    }
+
+    /// Whether `found` can be what is set now.
+    pub fn allow(&self, found: Option<&T>) -> bool {
+        match found {
+            None => self.acknowledged.is_none(),
+            found => {
+                found == self.acknowledged.as_ref()
+                    || found.is_some_and(|it| self.unknown.contains(it))
+            }
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct History {
     pub written: BTreeMap<(Place, String), Written>,
     /// What readers saw, ever, at each offset.
     pub seen: BTreeMap<Place, BTreeMap<i64, String>>,
-    /// The first thing that cannot be.
+    /// Offsets that a group committed.
+    pub commits: Intents<i64>,
+    /// By topic and key.
+    pub configs: BTreeMap<(String, String), Intents<String>>,
+    /// The first thing that cannot be. It begins with a word for its kind.
     pub violation: Option<String>,
 }
 
@@ -30,7 +72,8 @@ impl History {
         let seen = self.seen.entry(place.clone()).or_default();
         match seen.get(&offset) {
             Some(before) if before != value => {
-                let what = format!("{place:?} offset {offset} was {before} and became {value}");
+                let what =
+                    format!("diverged: {place:?} offset {offset} was {before} and became {value}");
                 self.violation.get_or_insert(what);
             }
             Some(_) => {}
@@ -41,23 +84,23 @@ impl History {
     }
 
     /// Judges the whole, given the final content of each partition.
-    pub fn verdict(&self, logs: &BTreeMap<Place, BTreeMap<i64, String>>) -> Result<(), String> {
+    pub fn verdict(&self, logs: &BTreeMap<Place, FinalLog>) -> Result<(), String> {
         if let Some(violation) = &self.violation {
             return Err(violation.clone());
         }
         for (place, seen) in &self.seen {
-            let log = logs.get(place).ok_or(format!("{place:?} cannot be read at the end"))?;
-            for (offset, value) in seen {
-                if log.get(offset) != Some(value) {
-                    let now = log.get(offset);
+            let log = logs.get(place).ok_or(format!("lost: {place:?} is not there at the end"))?;
+            for (offset, value) in seen.range(log.start..) {
+                let now = log.records.get(offset);
+                if now != Some(value) {
                     return Err(format!(
-                        "{place:?} offset {offset}: a reader saw {value}, at the end it is {now:?}"
+                        "lost: {place:?} offset {offset}: a reader saw {value}, at the end it is {now:?}"
                     ));
                 }
             }
         }
         for ((place, producer), written) in &self.written {
-            let log = logs.get(place).ok_or(format!("{place:?} cannot be read at the end"))?;
+            let log = logs.get(place).ok_or(format!("lost: {place:?} is not there at the end"))?;
             check_producer(place, producer, written, log)?;
         }
         Ok(())
@@ -70,31 +113,37 @@ fn check_producer(
     place: &Place,
     producer: &str,
     written: &Written,
-    log: &BTreeMap<i64, String>,
+    log: &FinalLog,
 ) -> Result<(), String> {
     let mut present = BTreeSet::new();
-    for (offset, value) in log {
+    for (offset, value) in &log.records {
         let Some(number) = value.strip_prefix(producer).and_then(|rest| rest.strip_prefix(':'))
         else {
             continue;
         };
-        let number: u64 = number.parse().map_err(|_| format!("{place:?} holds {value}"))?;
+        let number: u64 =
+            number.parse().map_err(|_| format!("corrupt: {place:?} holds {value}"))?;
         if number >= written.sent {
-            return Err(format!("{place:?} offset {offset} holds {value}, which was never sent"));
+            return Err(format!(
+                "corrupt: {place:?} offset {offset} holds {value}, which was never sent"
+            ));
         }
         if present.contains(&number) {
-            if written.idempotent {
-                return Err(format!("{place:?} offset {offset} repeats {value}"));
+            // A producer whose records were all deleted is unknown, and not recognised.
+            if written.idempotent && log.start == 0 {
+                return Err(format!("duplicate: {place:?} offset {offset} repeats {value}"));
             }
         } else if present.last().is_some_and(|last| *last > number) {
-            return Err(format!("{place:?} offset {offset}: {value} comes too late"));
+            return Err(format!("order: {place:?} offset {offset}: {value} comes too late"));
         }
         present.insert(number);
     }
     for (number, offset) in &written.acknowledged {
-        if !present.contains(number) {
+        // Where nobody knows the offset, what was deleted cannot be told from what was lost.
+        let deleted = *offset < log.start && (*offset >= 0 || log.start > 0);
+        if !present.contains(number) && !deleted {
             return Err(format!(
-                "{place:?} lost {producer}:{number}, acknowledged at offset {offset}"
+                "lost: {place:?} lacks {producer}:{number}, acknowledged at offset {offset}"
             ));
         }
     }
@@ -109,9 +158,9 @@ mod tests {
         ("t".to_owned(), 0)
     }
 
-    fn log(values: &[&str]) -> BTreeMap<Place, BTreeMap<i64, String>> {
-        let log = values.iter().enumerate().map(|(at, value)| (at as i64, (*value).to_owned()));
-        [(place(), log.collect())].into()
+    fn log(values: &[&str]) -> BTreeMap<Place, FinalLog> {
+        let records = values.iter().enumerate().map(|(at, value)| (at as i64, (*value).to_owned()));
+        [(place(), FinalLog { start: 0, records: records.collect() })].into()
     }
 
     fn history(idempotent: bool, acknowledged: &[u64], sent: u64) -> History {
@@ -125,7 +174,7 @@ mod tests {
         let cases: [(&str, bool, &[u64], &[&str], Option<&str>); 7] = [
             ("all there", true, &[0, 1], &["p:0", "p:1"], None),
             ("unacknowledged may be missing", true, &[0], &["p:0"], None),
-            ("acknowledged may not", true, &[0, 1], &["p:0"], Some("lost p:1")),
+            ("acknowledged may not", true, &[0, 1], &["p:0"], Some("lacks p:1")),
             ("a plain producer may repeat", false, &[0, 1], &["p:0", "p:1", "p:0"], None),
             ("an idempotent one may not", true, &[0, 1], &["p:0", "p:1", "p:0"], Some("repeats")),
             ("order counts", false, &[0, 1], &["p:1", "p:0"], Some("too late")),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::faults::{self, Fault};
+
 /// The port of every simulated broker's clients.
 pub const PORT: u16 = 9092;
 pub const CONTROLLER_PORT: u16 = 9093;
@@ -17,12 +19,16 @@ pub fn host(broker: usize) -> String {
 pub struct Scenario {
     pub seed: u64,
     pub brokers: usize,
+    /// What the brokers' settings say beyond the defaults.
+    pub settings: Vec<(&'static str, String)>,
     pub topics: Vec<Topic>,
     /// How long producers and readers work.
     pub load: Duration,
     /// The longest pause of a producer between two batches.
     pub pause_ms: u64,
     pub latency_ms: (u64, u64),
+    pub disk_ms: (u64, u64),
+    pub extras: Extras,
     /// In the order of their time.
     pub faults: Vec<Fault>,
 }
@@ -31,56 +37,134 @@ pub struct Scenario {
 pub struct Topic {
     pub name: String,
     pub partitions: i32,
+    pub replicas: i16,
     pub min_insync: i32,
+    /// Its records may be deleted: by retention, or by DeleteRecords.
+    pub short_lived: bool,
+    pub configs: Vec<(&'static str, String)>,
 }
 
-/// Some brokers end at once, and start again later.
-#[derive(Debug, Clone)]
-pub struct Fault {
-    pub at: Duration,
-    pub brokers: Vec<usize>,
-    /// Their machines lose power, rather than the processes alone ending.
-    pub power: bool,
-    pub down: Duration,
+/// Who works besides the producers and readers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extras {
+    /// A topic is deleted and created again, and again.
+    pub churn: bool,
+    /// Partitions are added, settings changed, leaders moved, records deleted.
+    pub admin: bool,
+    /// A group commits its offsets.
+    pub group: bool,
+}
+
+/// What of a seed's scenario is left out, to find the shortest run that still fails.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Less {
+    /// The faults that stay, by number; `None`: all.
+    pub faults: Option<Vec<usize>>,
+    pub load_ms: Option<u64>,
+    /// Only producers and readers.
+    pub plain: bool,
 }
 
 impl Scenario {
     pub fn from_seed(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let brokers = 3;
-        let topics = (0..random.random_range(1..=2))
-            .map(|number| Topic {
-                name: format!("topic-{number}"),
-                partitions: random.random_range(1..=3),
-                min_insync: random.random_range(1..=2),
-            })
-            .collect();
-        let load_ms = random.random_range(6_000..14_000);
-        let mut faults: Vec<Fault> = (0..random.random_range(0..5))
-            .map(|_| {
-                let all = random.random_range(0..8) == 0;
-                Fault {
-                    at: Duration::from_millis(random.random_range(500..load_ms)),
-                    brokers: if all {
-                        (0..brokers).collect()
-                    } else {
-                        vec![random.random_range(0..brokers)]
-                    },
-                    power: random.random_bool(0.5),
-                    down: Duration::from_millis(random.random_range(50..4_000)),
-                }
-            })
-            .collect();
-        faults.sort_by_key(|fault| fault.at);
+        let brokers = match random.random_range(0..10) {
+            0..6 => 3,
+            6..8 => 4,
+            8 => 5,
+            _ => random.random_range(6..8),
+        };
+        let topics =
+            (0..random.random_range(1..=2)).map(|number| topic(&mut random, number)).collect();
+        let load_ms = random.random_range(6_000..16_000);
+        let faults = faults::plan(&mut random, brokers, load_ms);
         let fastest = random.random_range(0..3);
+        let disk_ms = one_of(&mut random, &[(0, 3), (1, 12), (2, 40), (10, 150)]);
         Self {
             seed,
             brokers,
+            settings: settings(&mut random),
             topics,
             load: Duration::from_millis(load_ms),
-            pause_ms: random.random_range(5..60),
+            pause_ms: random.random_range(10..150),
             latency_ms: (fastest, fastest + random.random_range(1..15)),
+            disk_ms,
+            extras: Extras {
+                churn: random.random_bool(0.25),
+                admin: random.random_bool(0.3),
+                group: random.random_bool(0.3),
+            },
             faults,
         }
     }
+
+    pub fn cut(mut self, less: &Less) -> Self {
+        if let Some(kept) = &less.faults {
+            let mut number = 0;
+            self.faults.retain(|_| {
+                number += 1;
+                kept.contains(&(number - 1))
+            });
+        }
+        if let Some(ms) = less.load_ms {
+            self.load = Duration::from_millis(ms);
+        }
+        if less.plain {
+            self.extras = Extras::default();
+        }
+        self
+    }
+
+    pub fn topic(&self, name: &str) -> Option<&Topic> {
+        self.topics.iter().find(|topic| topic.name == name)
+    }
+}
+
+fn one_of<T: Copy>(random: &mut StdRng, values: &[T]) -> T {
+    values[random.random_range(0..values.len())]
+}
+
+fn topic(random: &mut StdRng, number: usize) -> Topic {
+    let short_lived = random.random_bool(0.2);
+    let mut configs = vec![("file.delete.delay.ms", "1000".to_owned())];
+    if short_lived || random.random_bool(0.7) {
+        let bytes = random.random_range(300..3_000);
+        configs.push(("internal.segment.bytes", bytes.to_string()));
+        configs.push(("index.interval.bytes", one_of(random, &[0, 100, 4096]).to_string()));
+    }
+    if short_lived {
+        configs.push(("retention.bytes", random.random_range(500..5_000).to_string()));
+    }
+    Topic {
+        name: format!("topic-{number}"),
+        partitions: random.random_range(1..=3),
+        replicas: one_of(random, &[3, 3, 3, 2]),
+        min_insync: random.random_range(1..=2),
+        short_lived,
+        configs,
+    }
+}
+
+/// Times that are short enough for something to happen within a run, or Kafka's.
+fn settings(random: &mut StdRng) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("offsets.topic.num.partitions", 2),
+        ("log.initial.task.delay.ms", 500),
+        ("log.retention.check.interval.ms", 700),
+    ];
+    let choices: [(&'static str, &[i64]); 6] = [
+        ("replica.lag.time.max.ms", &[1_000, 3_000, 10_000, 30_000]),
+        ("replica.high.watermark.checkpoint.interval.ms", &[100, 1_000, 5_000]),
+        ("log.flush.offset.checkpoint.interval.ms", &[200, 2_000, 60_000]),
+        ("replica.socket.timeout.ms", &[1_500, 5_000, 30_000]),
+        ("replica.fetch.max.bytes", &[150, 1_000, 1 << 20]),
+        ("leader.imbalance.check.interval.seconds", &[2, 300]),
+    ];
+    for (name, values) in choices {
+        settings.push((name, one_of(random, values)));
+    }
+    let session = one_of(random, &[2_000, 5_000, 9_000]);
+    settings.push(("broker.session.timeout.ms", session));
+    settings.push(("broker.heartbeat.interval.ms", (session / 4).min(2_000)));
+    settings.into_iter().map(|(name, value)| (name, value.to_string())).collect()
 }

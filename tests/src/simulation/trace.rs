@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
@@ -18,6 +19,8 @@ pub struct Trace(Arc<Mutex<State>>);
 struct State {
     hash: Hash,
     events: u64,
+    /// The time for those who are on no host.
+    now: Duration,
     /// Kept only when someone is to read it.
     lines: Option<Vec<String>>,
 }
@@ -28,10 +31,15 @@ impl Trace {
         Self(Arc::new(Mutex::new(State { lines, ..State::default() })))
     }
 
+    /// What time it is for those who note something from outside.
+    pub fn set_time(&self, now: Duration) {
+        self.0.lock().now = now;
+    }
+
     pub fn note(&self, line: &str) {
-        let passed = turmoil::sim_elapsed().unwrap_or_default();
-        let line = format!("{:>10.3} {line}", passed.as_secs_f64() * 1000.0);
         let mut state = self.0.lock();
+        let passed = turmoil::sim_elapsed().unwrap_or(state.now);
+        let line = format!("{:>6} {line}", passed.as_millis());
         state.hash.add(line.as_bytes());
         state.events += 1;
         if let Some(lines) = &mut state.lines {

@@ -1,17 +1,108 @@
 //! Bugs that can be planted, to see that the simulation finds them. Only in simulation builds.
+//!
+//! A bug is a place in the broker that asks `planted!(Name)` and then does the wrong thing. At most
+//! one is planted in a run.
 
 use std::cell::Cell;
 
-/// One planted bug.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
-    /// The leader answers a produce request before the records are in its log.
-    AcknowledgeBeforeAppend,
+/// Declares the bugs: name in the code, name on the command line, what goes wrong.
+macro_rules! bugs {
+    ($($bug:ident = $name:literal: $about:literal,)*) => {
+        /// One planted bug.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $(#[doc = $about] $bug,)*
+        }
+
+        impl Bug {
+            pub const ALL: &[Self] = &[$(Self::$bug,)*];
+
+            /// As it is called on the command line and in the table.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $name,)*
+                }
+            }
+
+            /// What goes wrong, and where it is known from.
+            pub fn about(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $about,)*
+                }
+            }
+        }
+    };
 }
 
-impl Bug {
-    pub const ALL: [(&'static str, Self); 1] =
-        [("acknowledge-before-append", Self::AcknowledgeBeforeAppend)];
+bugs! {
+    AcknowledgeBeforeAppend = "acknowledge-before-append":
+        "The leader answers a produce request before the records are in its log",
+    AcknowledgeBeforeReplication = "acknowledge-before-replication":
+        "acks=all is answered as acks=1 would be",
+    AcknowledgeBeforeSync = "acknowledge-before-sync":
+        "The leader counts its page cache as its disk (Kafka's own default, flush.messages)",
+    FollowerAcknowledgesBeforeSync = "follower-acknowledges-before-sync":
+        "A follower fetches on, and so acknowledges, before it has synced",
+    FailedSyncIsRetried = "failed-sync-is-retried":
+        "After an fsync that failed, the next one that succeeds is believed (PostgreSQL 2018)",
+    DuplicateAcknowledgedAtOnce = "duplicate-acknowledged-at-once":
+        "A batch sent again is acknowledged although the first one is not committed yet",
+    DeposedLeaderAcknowledges = "deposed-leader-acknowledges":
+        "A leader that was deposed takes its successor's high watermark for its own commits",
+    HighWatermarkByMajority = "high-watermark-by-majority":
+        "The high watermark is where a majority of the ISR is, as in Raft, instead of all of it",
+    ProposedIsrCountsAlone = "proposed-isr-counts-alone":
+        "A smaller ISR counts before the controller has accepted it (KIP-497's maximal ISR)",
+    IsrExpandsWithoutLogEndCheck = "isr-expands-without-log-end-check":
+        "A replica joins the ISR wherever its log ends",
+    IsrExpandsBeforeEpochStart = "isr-expands-before-epoch-start":
+        "A replica joins the ISR at a high watermark that lags behind (KAFKA-7128)",
+    HighWatermarkCheckpointAhead = "high-watermark-checkpoint-ahead":
+        "After a start the high watermark is the log end",
+    ConsumerReadsUncommitted = "consumer-reads-uncommitted":
+        "Consumers read up to the log end",
+    LatestOffsetMovesBack = "latest-offset-moves-back":
+        "A new leader tells its high watermark before it has caught up (KIP-207, KAFKA-2334)",
+    TruncateToHighWatermark = "truncate-to-high-watermark":
+        "Followers truncate to their high watermark and compare no epochs (KIP-101, KAFKA-1211)",
+    DivergenceNotChecked = "divergence-not-checked":
+        "The leader compares offsets only: a follower goes on over another history (KIP-595)",
+    EarlierEpochNotCompared = "earlier-epoch-not-compared":
+        "A follower without the leader's epoch truncates to that epoch's end (KIP-279, KAFKA-6361)",
+    EpochsNotTruncated = "epochs-not-truncated":
+        "A truncation leaves the epochs of the removed records behind",
+    ReusedLeaderEpoch = "reused-leader-epoch":
+        "An election does not raise the leader epoch",
+    FollowerKeepsNoProducerState = "follower-keeps-no-producer-state":
+        "A follower that becomes leader does not know what idempotent producers wrote",
+    ProducerStateNotRecovered = "producer-state-not-recovered":
+        "After a crash the batches behind the newest producer snapshot are not replayed",
+    ProducerStateNotTruncated = "producer-state-not-truncated":
+        "Batches that were truncated are still remembered as written (compare KAFKA-6683)",
+    SequenceNotChecked = "sequence-not-checked":
+        "An idempotent producer's sequence numbers are not looked at",
+    ProducerIdsGivenTwice = "producer-ids-given-twice":
+        "The controller forgets which producer ids it gave away",
+    TornTailKept = "torn-tail-kept":
+        "Recovery does not check the batches that a crash may have torn",
+    RecoveryPointAhead = "recovery-point-ahead":
+        "The recovery point is the log end, synced or not",
+    SegmentGapIgnored = "segment-gap-ignored":
+        "Recovery goes on behind a segment that lost its tail (compare KAFKA-3955)",
+    RetentionAboveHighWatermark = "retention-above-high-watermark":
+        "Retention deletes records that are not committed yet",
+    EarlierTopicsLogKept = "earlier-topics-log-kept":
+        "A topic that was deleted and created again goes on with its old log (KIP-516)",
+    HistoryDeletesData = "history-deletes-data":
+        "A starting broker acts on images from before its registration, and deletes what they lack",
+    AnsweredBeforeCommit = "controller-answers-before-commit":
+        "The controller answers, and publishes, before its records are synced",
+    UncleanElectionAlways = "unclean-election-always":
+        "Without a live member of the ISR, any replica leads (Kafka's default until KIP-106)",
+    StaleIsrAccepted = "stale-isr-accepted":
+        "The controller accepts an ISR proposed under an earlier partition epoch",
+    OffsetsAcknowledgedBeforeCommit = "offsets-acknowledged-before-commit":
+        "A group's offset commit is answered before it is replicated (compare KAFKA-20634)",
 }
 
 thread_local! {

@@ -3,7 +3,8 @@
 //! Names follow an ordered journal, as on ext4 and xfs: after a loss of power the tree of names is
 //! as it was at some moment since the last [`Disk::sync_dir`]. Contents follow no order: of each
 //! unsynced page either the old bytes or the new remain, and the length is anything in between, so
-//! that a tail may be torn, missing or filled with zeros.
+//! that a tail may be torn, missing or filled with zeros. What else can go wrong is told to it by
+//! `disk_faults`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, IoSlice};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use parking_lot::Mutex;
 
+use super::disk_faults::{Does, Faults};
 use crate::env::disk::{Disk, DiskFile, Entry, Open};
 use crate::env::random::Random;
 
@@ -20,7 +22,10 @@ const PAGE: usize = 4096;
 
 /// One node's disk. Clones share it.
 #[derive(Clone, Default)]
-pub struct SimulatedDisk(Arc<Mutex<State>>);
+pub struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+    pub(super) faults: Arc<Mutex<Faults>>,
+}
 
 #[derive(Clone)]
 enum Node {
@@ -41,18 +46,44 @@ struct State {
 }
 
 impl SimulatedDisk {
+    /// A disk that never waits and never fails.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The process that used the disk has died: its locks are free, its writes are kept.
     pub fn end_of_process(&self) {
-        self.0.lock().locks.clear();
+        self.state.lock().locks.clear();
+    }
+
+    /// The disk is replaced by an empty one.
+    pub fn wipe(&self) {
+        *self.state.lock() = State::default();
+    }
+
+    /// Flips a bit in one of the files that `wanted` picks, at rest. Returns which file that was.
+    pub fn rot(&self, random: &Random, wanted: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+        let state = self.state.lock();
+        let files: Vec<_> = state
+            .tree
+            .iter()
+            .filter_map(|(path, node)| match node {
+                Node::File(file) if wanted(path) && !file.content.lock().bytes.is_empty() => {
+                    Some((path, file))
+                }
+                _ => None,
+            })
+            .collect();
+        let (path, file) = files.get(random.below(files.len() as u64) as usize)?;
+        let mut content = file.content.lock();
+        let at = random.below(content.bytes.len() as u64) as usize;
+        content.bytes[at] ^= 1 << random.below(8);
+        Some((*path).clone())
     }
 
     /// The machine loses power: unsynced names and pages are kept or lost as `random` says.
     pub fn lose_power(&self, random: &Random) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let keep = random.below(state.unsynced.len() as u64 + 1) as usize;
         if keep < state.unsynced.len() {
             state.tree = state.unsynced[keep].clone();
@@ -61,17 +92,17 @@ impl SimulatedDisk {
         state.locks.clear();
         for node in state.tree.values() {
             if let Node::File(file) = node {
-                file.0.lock().lose_power(random);
+                file.content.lock().lose_power(random);
             }
         }
     }
 
     /// All files and their contents, for comparing two runs.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let files = state.tree.iter().filter_map(|(path, node)| match node {
             Node::Dir => None,
-            Node::File(file) => Some((path.clone(), file.0.lock().bytes.clone())),
+            Node::File(file) => Some((path.clone(), file.content.lock().bytes.clone())),
         });
         files.collect()
     }
@@ -98,7 +129,7 @@ impl State {
 
 impl Disk for SimulatedDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         match (state.tree.get(path), how) {
             (Some(Node::Dir), _) => Err(ErrorKind::IsADirectory.into()),
             (Some(Node::File(_)), Open::CreateNew) => Err(ErrorKind::AlreadyExists.into()),
@@ -106,7 +137,11 @@ impl Disk for SimulatedDisk {
             (None, Open::Read) => Err(ErrorKind::NotFound.into()),
             (None, _) => {
                 state.require_parent(path)?;
-                let file = Arc::new(SimulatedFile::default());
+                self.faults.lock().allow(Does::Write { grows: true })?;
+                let file = Arc::new(SimulatedFile {
+                    content: Mutex::default(),
+                    faults: self.faults.clone(),
+                });
                 state.change(|tree| {
                     tree.insert(path.to_owned(), Node::File(file.clone()));
                 });
@@ -116,7 +151,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         if !matches!(state.tree.get(dir), Some(Node::Dir)) {
             return Err(ErrorKind::NotFound.into());
         }
@@ -129,18 +164,18 @@ impl Disk for SimulatedDisk {
                 is_dir: matches!(node, Node::Dir),
                 len: match node {
                     Node::Dir => 0,
-                    Node::File(file) => file.0.lock().bytes.len() as u64,
+                    Node::File(file) => file.content.lock().bytes.len() as u64,
                 },
             });
         Ok(entries.collect())
     }
 
     fn exists(&self, path: &Path) -> bool {
-        self.0.lock().tree.contains_key(path)
+        self.state.lock().tree.contains_key(path)
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let missing: Vec<PathBuf> = dir
             .ancestors()
             .take_while(|path| !path.as_os_str().is_empty() && !state.tree.contains_key(*path))
@@ -155,7 +190,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.require_parent(to)?;
         let moved = subtree(&state.tree, from);
         if moved.is_empty() {
@@ -174,7 +209,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         match state.tree.get(path) {
             None => Err(ErrorKind::NotFound.into()),
             Some(Node::Dir) => Err(ErrorKind::IsADirectory.into()),
@@ -188,7 +223,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let gone = subtree(&state.tree, dir);
         if gone.is_empty() {
             return Err(ErrorKind::NotFound.into());
@@ -202,14 +237,15 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        self.faults.lock().allow(Does::SyncNames)?;
         // An ordered journal: what came before in any folder is durable, too.
-        self.0.lock().unsynced.clear();
+        self.state.lock().unsynced.clear();
         Ok(())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         self.open(path, Open::ReadWrite)?;
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.locks.contains_key(path) {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -235,15 +271,17 @@ struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.state.lock();
         if state.locks.get(&self.path) == Some(&self.number) {
             state.locks.remove(&self.path);
         }
     }
 }
 
-#[derive(Default)]
-struct SimulatedFile(Mutex<Content>);
+struct SimulatedFile {
+    content: Mutex<Content>,
+    faults: Arc<Mutex<Faults>>,
+}
 
 #[derive(Default)]
 struct Content {
@@ -295,7 +333,8 @@ impl Content {
 
 impl DiskFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let content = self.0.lock();
+        self.faults.lock().allow(Does::Read)?;
+        let content = self.content.lock();
         let from = (offset as usize).min(content.bytes.len());
         let read = buffer.len().min(content.bytes.len() - from);
         buffer[..read].copy_from_slice(&content.bytes[from..from + read]);
@@ -303,11 +342,13 @@ impl DiskFile for SimulatedFile {
     }
 
     fn write_all_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let mut content = self.0.lock();
+        let mut content = self.content.lock();
         let offset = offset as usize;
-        let len = parts.iter().map(|part| part.len()).sum();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let grows = (offset + len).saturating_sub(content.bytes.len());
+        self.faults.lock().allow(Does::Write { grows: grows > 0 })?;
         content.remember(offset, len);
-        if content.bytes.len() < offset + len {
+        if grows > 0 {
             content.bytes.resize(offset + len, 0);
         }
         let mut at = offset;
@@ -319,11 +360,12 @@ impl DiskFile for SimulatedFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().bytes.len() as u64)
+        Ok(self.content.lock().bytes.len() as u64)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        let mut content = self.0.lock();
+        self.faults.lock().allow(Does::Write { grows: false })?;
+        let mut content = self.content.lock();
         let len = len as usize;
         let cut = content.bytes.len().saturating_sub(len);
         content.remember(len, cut);
@@ -332,7 +374,16 @@ impl DiskFile for SimulatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.lock().undo.clear();
+        let allowed = self.faults.lock().allow(Does::Sync);
+        let mut content = self.content.lock();
+        if let Err(error) = allowed {
+            // As on Linux: what could not be written leaves the page cache, and a second try that
+            // finds nothing left to write succeeds.
+            let random = self.faults.lock().random();
+            content.lose_power(&random);
+            return Err(error);
+        }
+        content.undo.clear();
         Ok(())
     }
 }

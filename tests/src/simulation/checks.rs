@@ -1,0 +1,205 @@
+//! What must hold at every moment, looked at from inside of the brokers that run.
+//!
+//! - A partition's epoch has one leader, a metadata epoch one controller.
+//! - What was below the high watermark of a leader is the same everywhere, as far as a replica's
+//!   own high watermark reaches, for ever.
+//! - It is what the disk has, undamaged.
+//! - Who leads in the newest epoch has all of it.
+//! - The cluster's image at an offset is the same on all nodes.
+//!
+//! It looks every [`EVERY`], at published state, which the broker changes in steps that this cannot
+//! see the middle of.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_broker::broker::Broker;
+use ottla_broker::controller::Image;
+use ottla_broker::replica::Partition;
+use ottla_broker::wire::records::Batches;
+use uuid::Uuid;
+
+use super::node::Node;
+
+/// In virtual time.
+pub const EVERY: Duration = Duration::from_millis(20);
+
+type Key = (Uuid, i32);
+
+/// The last offset, epoch and checksum of a batch.
+type Batch = (i64, i32, u32);
+
+#[derive(Default)]
+struct Committed {
+    /// By first offset, as some leader had them below its high watermark.
+    batches: BTreeMap<i64, Batch>,
+    /// The highest high watermark of any leader.
+    high: i64,
+    newest_epoch: i32,
+}
+
+/// What one process of a node was seen to have.
+#[derive(Default)]
+struct Seen {
+    life: u64,
+    /// Up to where the partition's batches were compared.
+    compared: BTreeMap<Key, i64>,
+    image: i64,
+}
+
+#[derive(Default)]
+pub struct Checks {
+    committed: BTreeMap<Key, Committed>,
+    leaders: BTreeMap<(Key, i32), usize>,
+    images: BTreeMap<i64, Arc<Image>>,
+    controllers: BTreeMap<i32, i32>,
+    seen: BTreeMap<usize, Seen>,
+    looked_at: Duration,
+}
+
+impl Checks {
+    /// Looks, if it is time to. An error is what must not be.
+    pub fn look(&mut self, nodes: &[Rc<Node>], now: Duration) -> Result<(), String> {
+        if now < self.looked_at + EVERY {
+            return Ok(());
+        }
+        self.looked_at = now;
+        for node in nodes {
+            let Some(broker) = node.broker() else { continue };
+            self.enter(node);
+            self.image(node, &broker)?;
+            for partition in broker.partitions.all() {
+                self.leader(node, &partition)?;
+            }
+        }
+        for node in nodes {
+            let Some(broker) = node.broker() else { continue };
+            let _quiet = node.machine.disk.observe();
+            for partition in broker.partitions.all() {
+                self.replica(node, &partition)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest metadata that any node acted on: all nodes must come to have it.
+    pub fn newest_image(&self) -> i64 {
+        self.images.last_key_value().map_or(-1, |(offset, _)| *offset)
+    }
+
+    fn enter(&mut self, node: &Node) {
+        let seen = self.seen.entry(node.number).or_default();
+        if seen.life != node.life.get() {
+            *seen = Seen { life: node.life.get(), image: -1, ..Seen::default() };
+        }
+    }
+
+    fn image(&mut self, node: &Node, broker: &Broker) -> Result<(), String> {
+        let image = broker.image.load_full();
+        let seen = self.seen.entry(node.number).or_default();
+        if image.offset == seen.image || image.offset < 0 {
+            return Ok(());
+        }
+        let number = node.number;
+        if image.offset < seen.image {
+            return Err(format!(
+                "metadata: node {number} went back from offset {} to {}",
+                seen.image, image.offset
+            ));
+        }
+        seen.image = image.offset;
+        if let Some(other) = self.images.get(&image.offset)
+            && **other != *image
+        {
+            return Err(format!(
+                "metadata: at offset {} node {number} has another image than others had",
+                image.offset
+            ));
+        }
+        let leader = *self.controllers.entry(image.epoch).or_insert(image.controller_id);
+        if leader != image.controller_id {
+            return Err(format!(
+                "leaders: epoch {} of the metadata has two: {leader} and {}",
+                image.epoch, image.controller_id
+            ));
+        }
+        self.images.insert(image.offset, image);
+        Ok(())
+    }
+
+    fn leader(&mut self, node: &Node, partition: &Partition) -> Result<(), String> {
+        if !partition.is_leader() {
+            return Ok(());
+        }
+        let key = (partition.topic_id, partition.id.partition);
+        let (epoch, end) = (partition.epoch(), partition.log.end_offset());
+        let (id, number) = (&partition.id, node.number);
+        let first = *self.leaders.entry((key, epoch)).or_insert(number);
+        if first != number {
+            return Err(format!("leaders: {id} epoch {epoch} has two: {first} and {number}"));
+        }
+        let committed = self.committed.entry(key).or_default();
+        committed.newest_epoch = committed.newest_epoch.max(epoch);
+        if epoch == committed.newest_epoch && end < committed.high {
+            return Err(format!(
+                "lost: {id} is led in epoch {epoch} by node {number}, whose log ends at {end}; \
+                 committed is all below {}",
+                committed.high
+            ));
+        }
+        committed.high = committed.high.max(partition.high_watermark());
+        Ok(())
+    }
+
+    /// Compares what became committed since the last look with what others had there.
+    fn replica(&mut self, node: &Node, partition: &Partition) -> Result<(), String> {
+        let key = (partition.topic_id, partition.id.partition);
+        let (log, high) = (&partition.log, partition.high_watermark());
+        let (id, number) = (&partition.id, node.number);
+        let end = log.end_offset();
+        if high > end {
+            return Err(format!(
+                "watermark: {id} on node {number} has the high watermark {high}, its log ends at {end}"
+            ));
+        }
+        let seen = self.seen.entry(number).or_default();
+        let compared = seen.compared.entry(key).or_insert(0);
+        *compared = (*compared).min(end).max(log.start_offset());
+        let committed = self.committed.entry(key).or_default();
+        while *compared < high {
+            // A disk that fails, or a log that is just being replaced, is somebody else's affair.
+            let Ok(bytes) = log.read_cold(*compared, 1 << 20, high, true) else { return Ok(()) };
+            if log.why_offline().is_some() {
+                return Ok(());
+            }
+            let before = *compared;
+            for batch in Batches::new(&bytes).map_while(Result::ok) {
+                let (base, last) = (batch.base_offset(), batch.last_offset());
+                if !batch.crc_is_right() {
+                    return Err(format!(
+                        "corrupt: {id} on node {number} has a damaged batch at {base}, below its \
+                         high watermark {high}"
+                    ));
+                }
+                let here = (last, batch.leader_epoch(), batch.crc());
+                let there = *committed.batches.entry(base).or_insert(here);
+                if here != there {
+                    return Err(format!(
+                        "diverged: {id} on node {number} has at {base} (last offset, epoch, \
+                         checksum) {here:?}, elsewhere it is {there:?}"
+                    ));
+                }
+                *compared = last + 1;
+            }
+            if *compared == before {
+                return Err(format!(
+                    "corrupt: {id} on node {number} cannot read {before}, its high watermark is \
+                     {high} and its log ends at {end}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
