@@ -31,4 +31,6 @@ pub use remote::{Leaders, RemoteLeader, ToController};
 #[cfg(test)]
 mod conversation;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
