@@ -292,7 +292,10 @@ impl Recovery<'_> {
             let header_only = batch.is_control() && batch.last_offset() < *trusted;
             let complete = complete.get_or_insert(batch.base_offset() <= producers.end);
             *complete &= !header_only;
-            if *complete && !planted!(ProducerStateNotRecovered) && batch.base_offset() >= producers.end {
+            if *complete
+                && !planted!(ProducerStateNotRecovered)
+                && batch.base_offset() >= producers.end
+            {
                 producers.replay(batch);
             }
         })?;

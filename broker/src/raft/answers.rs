@@ -5,6 +5,7 @@ use super::messages::{
 };
 use super::node::{Effects, Raft};
 use super::roles::Role;
+use crate::env::planted;
 use crate::types::{NodeId, Offset};
 
 impl Raft {
@@ -19,7 +20,8 @@ impl Raft {
         at: At,
         out: &mut Effects,
     ) {
-        if self.learn(known, at, out) || request.epoch != self.epoch {
+        let stale = request.epoch != self.epoch && !planted!(StaleVoteCounts);
+        if self.learn(known, at, out) || stale {
             return;
         }
         let voters = self.voters.current();

@@ -26,7 +26,7 @@ use super::snapshot::{PartFile, SnapshotId};
 use super::state::QuorumState;
 use super::voters::{History, Voter};
 use crate::config::Settings;
-use crate::env::Env;
+use crate::env::{Env, planted};
 use crate::error::Fault;
 use crate::types::{LeaderEpoch, Millis, NodeId, Offset};
 use crate::wire::metadata::control::Control;
@@ -241,6 +241,7 @@ impl Quorum {
         while let Some(effect) = effects.pop_front() {
             let mut written = false;
             match effect {
+                Effect::Persist(_) if planted!(VoteNotPersisted) => {}
                 Effect::Persist(election) => {
                     let state = QuorumState::of(election);
                     let (env, log) = (self.env.clone(), self.log.clone());
@@ -308,6 +309,9 @@ impl Quorum {
     }
 
     async fn sync(&self) -> Result<(), Fault> {
+        if planted!(MetadataNotSynced) {
+            return Ok(());
+        }
         let log = self.log.clone();
         self.env.blocking(move || log.sync()).await.map(drop)
     }

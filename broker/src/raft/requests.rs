@@ -6,6 +6,7 @@ use super::messages::{
 };
 use super::node::{Effects, Raft};
 use super::roles::Role;
+use crate::env::planted;
 use crate::types::{LeaderEpoch, Millis};
 
 /// Between the successors that a resigning leader names.
@@ -58,7 +59,7 @@ impl Raft {
     }
 
     fn grants(&self, request: &VoteRequest, log: &impl LogView) -> bool {
-        if request.end < log.end() {
+        if request.end < log.end() && !planted!(VoteWithoutLogCheck) {
             return false;
         }
         if request.pre_vote {
@@ -75,10 +76,12 @@ impl Raft {
             Role::Unattached(_) => {}
             // It has not found a leader in this epoch: its vote is still free.
             Role::Prospective(it) if it.leader.is_none() => {}
+            _ if planted!(VotesTwice) => {}
             _ => return false,
         }
         match self.voted {
             None => true,
+            Some(_) if planted!(VotesTwice) => true,
             Some(voted) => {
                 let candidate = request.candidate;
                 voted.id == candidate.id
@@ -292,7 +295,8 @@ pub(super) fn compare(end: LogEnd, log: &impl LogView) -> Fetched {
         return Fetched::Read;
     }
     let ours = log.end_of_epoch(end.epoch);
-    if ours.epoch == end.epoch && ours.offset >= end.offset {
+    let same = ours.epoch == end.epoch || planted!(MetadataDivergenceNotChecked);
+    if same && ours.offset >= end.offset {
         Fetched::Read
     } else {
         Fetched::Diverging(ours)

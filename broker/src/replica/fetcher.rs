@@ -245,8 +245,8 @@ impl Fetcher {
             let key = (partition.topic_id, partition.id.partition, *epoch);
             let delayed = self.delayed.contains_key(&key);
             // A full disk is left alone until there is room again.
-            let synced = partition.log.synced_offset() >= from
-                || planted!(FollowerAcknowledgesBeforeSync);
+            let synced =
+                partition.log.synced_offset() >= from || planted!(FollowerAcknowledgesBeforeSync);
             if !delayed && partition.log.has_room() && synced {
                 asked.push(Asked { partition: partition.clone(), epoch: *epoch, from });
             }

@@ -1,6 +1,7 @@
 //! What must hold at every moment, looked at from inside of the brokers that run.
 //!
-//! - A partition's epoch has one leader, a metadata epoch one controller.
+//! - A partition's epoch has one leader, an epoch of the quorum one controller.
+//! - What was committed of the metadata log is in the log of every later leader, for ever.
 //! - What was below the high watermark of a leader is the same everywhere, as far as a replica's
 //!   own high watermark reaches, for ever.
 //! - It is what the disk has, undamaged.
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use ottla_broker::broker::Broker;
 use ottla_broker::controller::Image;
+use ottla_broker::raft::Handle;
 use ottla_broker::replica::Partition;
 use ottla_broker::wire::records::Batches;
 use uuid::Uuid;
@@ -47,10 +49,14 @@ struct Seen {
     /// Up to where the partition's batches were compared.
     compared: BTreeMap<Key, i64>,
     image: i64,
+    /// The same for the metadata log.
+    metadata: i64,
 }
 
 #[derive(Default)]
 pub struct Checks {
+    /// The metadata log's.
+    metadata: Committed,
     committed: BTreeMap<Key, Committed>,
     leaders: BTreeMap<(Key, i32), usize>,
     images: BTreeMap<i64, Arc<Image>>,
@@ -70,6 +76,10 @@ impl Checks {
             let Some(broker) = node.broker() else { continue };
             self.enter(node);
             self.image(node, &broker)?;
+            if let Some(controller) = &broker.controller {
+                let _quiet = node.machine.disk.observe();
+                self.quorum(node, controller.quorum())?;
+            }
             for partition in broker.partitions.all() {
                 self.leader(node, &partition)?;
             }
@@ -126,6 +136,54 @@ impl Checks {
             ));
         }
         self.images.insert(image.offset, image);
+        Ok(())
+    }
+
+    /// An epoch of the quorum has one leader, which has all that was ever committed; and that is the
+    /// same on all controllers.
+    fn quorum(&mut self, node: &Node, quorum: &Handle) -> Result<(), String> {
+        let (number, log) = (node.number, quorum.log());
+        let status = quorum.status().borrow().clone();
+        let metadata = &mut self.metadata;
+        let mut up_to = status.high_watermark.min(log.end_offset());
+        if status.leads {
+            let first = *self.controllers.entry(status.epoch).or_insert(number as i32);
+            if first != number as i32 {
+                return Err(format!(
+                    "leaders: epoch {} of the quorum has two: {first} and {number}",
+                    status.epoch
+                ));
+            }
+            if status.epoch > metadata.newest_epoch {
+                metadata.newest_epoch = status.epoch;
+                if log.end_offset() < metadata.high {
+                    return Err(format!(
+                        "lost: node {number} leads the quorum in epoch {}, and its log ends at {}; \
+                         committed is all below {}",
+                        status.epoch,
+                        log.end_offset(),
+                        metadata.high
+                    ));
+                }
+                // It has to have what was committed, whether it knows that it is or not.
+                up_to = up_to.max(metadata.high);
+            }
+        }
+        metadata.high = metadata.high.max(up_to);
+        let seen = self.seen.entry(number).or_default();
+        let Ok(bytes) = log.read(seen.metadata, up_to, 1 << 24) else { return Ok(()) };
+        for batch in Batches::new(&bytes).map_while(Result::ok) {
+            let here = (batch.last_offset(), batch.leader_epoch(), batch.crc());
+            let base = batch.base_offset();
+            let there = *metadata.batches.entry(base).or_insert(here);
+            if here != there {
+                return Err(format!(
+                    "diverged: the metadata log of node {number} has at {base} (last offset, epoch, \
+                     checksum) {here:?}, elsewhere it is {there:?}"
+                ));
+            }
+            seen.metadata = batch.last_offset() + 1;
+        }
         Ok(())
     }
 

@@ -7,6 +7,8 @@ use ottla_broker::env::simulated::Fails;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::scenario::{CONTROLLERS, Quorum};
+
 /// One thing that happens to the cluster.
 #[derive(Debug, Clone)]
 pub struct Fault {
@@ -37,8 +39,8 @@ pub enum Act {
     FailingDisk { node: usize, fails: Fails, times: u32 },
     /// A node crashes, and a bit of one of its index files or producer snapshots is flipped.
     Rot { node: usize, down: Duration },
-    /// A node comes back with an empty disk. Only when all replicas are in sync, as an operator
-    /// would do it, and only a node without the controller.
+    /// A node comes back with an empty disk: one at a time, and a broker only when all replicas are
+    /// in sync, as an operator would do it.
     Wipe { node: usize, down: Duration },
     /// Somebody sets a wall clock.
     ClockJump { node: usize, ms: i64 },
@@ -85,7 +87,7 @@ const QUIET_BEFORE: Duration = Duration::from_secs(2);
 const QUIET_AFTER: Duration = Duration::from_secs(15);
 
 /// A plan for a cluster of `nodes` whose load lasts `load_ms`, in the order of time.
-pub fn plan(random: &mut StdRng, nodes: usize, load_ms: u64) -> Vec<Fault> {
+pub fn plan(random: &mut StdRng, nodes: usize, quorum: Quorum, load_ms: u64) -> Vec<Fault> {
     let count = match random.random_range(0..10) {
         0 => 0,
         1..=6 => random.random_range(1..6),
@@ -104,11 +106,18 @@ pub fn plan(random: &mut StdRng, nodes: usize, load_ms: u64) -> Vec<Fault> {
             Fault { at: Duration::from_millis(at), act: act(random, nodes) }
         })
         .collect();
+    if random.random_bool(0.3) {
+        faults.extend(storm(random, quorum, load_ms));
+    }
     let power_cuts: Vec<Fault> =
         faults.iter().filter_map(|fault| power_cut(random, fault, nodes)).collect();
     faults.extend(power_cuts);
     faults.sort_by_key(|fault| fault.at);
-    if let Some(wipe) = faults.iter().position(|fault| fault.act.is_wipe()) {
+    let of_broker = |fault: &Fault| match fault.act {
+        Act::Wipe { node, .. } => !quorum.dedicated || node >= CONTROLLERS,
+        _ => false,
+    };
+    if let Some(wipe) = faults.iter().position(of_broker) {
         let at = faults[wipe].at;
         let mut index = 0;
         faults.retain(|fault| {
@@ -119,6 +128,42 @@ pub fn plan(random: &mut StdRng, nodes: usize, load_ms: u64) -> Vec<Fault> {
         });
     }
     faults
+}
+
+/// One thing after the other happens to the controllers, within the time of a few elections.
+fn storm(random: &mut StdRng, quorum: Quorum, load_ms: u64) -> Vec<Fault> {
+    let mut at = random.random_range(500..load_ms);
+    let count = random.random_range(4..12);
+    let strike = |random: &mut StdRng| {
+        let node = random.random_range(0..CONTROLLERS);
+        let short = |random: &mut StdRng| Duration::from_millis(random.random_range(20..1_200));
+        let wiped = quorum.dedicated && quorum.dynamic;
+        match random.random_range(0..10) {
+            0..5 => {
+                let other = (node + random.random_range(1..CONTROLLERS)) % CONTROLLERS;
+                let all = (0..CONTROLLERS).filter(|it| *it != node).collect();
+                let to = if random.random_bool(0.5) { vec![other] } else { all };
+                let (both, held) = (random.random_bool(0.7), random.random_bool(0.3));
+                let lasts = short(random);
+                Act::Cut(Cut { from: vec![node], to, both, held, clients: false, lasts })
+            }
+            5 if wiped => Act::Wipe { node, down: short(random) },
+            5..9 => Act::Crash {
+                nodes: vec![node],
+                power: random.random_bool(0.5),
+                down: short(random),
+            },
+            _ => {
+                let nodes = (0..CONTROLLERS).collect();
+                Act::Crash { nodes, power: random.random_bool(0.7), down: short(random) }
+            }
+        }
+    };
+    let faults = (0..count).map(|_| {
+        at += random.random_range(0..500);
+        Fault { at: Duration::from_millis(at), act: strike(random) }
+    });
+    faults.collect()
 }
 
 /// While a disk is slow, much is unsynced: a good moment for the power to fail.
@@ -174,7 +219,7 @@ fn act(random: &mut StdRng, nodes: usize) -> Act {
             times: random.random_range(1..4),
         },
         91..94 => Act::Rot { node, down: millis(random, 50, 3_000) },
-        94..96 => Act::Wipe { node: node.max(1), down: millis(random, 50, 3_000) },
+        94..96 => Act::Wipe { node, down: millis(random, 50, 3_000) },
         _ => Act::ClockJump { node, ms: random.random_range(-600_000..600_000) },
     }
 }

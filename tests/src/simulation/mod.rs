@@ -74,9 +74,15 @@ thread_local! {
 }
 
 /// Makes panics part of a run's outcome instead of noise on the terminal. Once per process.
-pub fn catch_panics() {
-    panic::set_hook(Box::new(|info| {
-        PANIC.with_borrow_mut(|first| first.get_or_insert_with(|| info.to_string()).clone());
+pub fn catch_panics(seed: u64) {
+    panic::set_hook(Box::new(move |info| {
+        let what = info.to_string().replace('\n', " ");
+        if cfg!(panic = "abort") {
+            // Nobody will be left to say it.
+            println!("seed {seed} trace {:016x} (): panic: {what}", 0);
+            std::process::exit(1);
+        }
+        PANIC.with_borrow_mut(|first| first.get_or_insert(what).clone());
     }));
 }
 
@@ -95,7 +101,7 @@ pub fn run(seed: u64, less: &Less, keep_lines: bool) -> Outcome {
     PANIC.set(None);
     let ended = tracing::subscriber::with_default(subscriber, || {
         trace.note(&format!("{scenario:?}"));
-        let nodes = (0..scenario.brokers).map(|number| Node::new(&scenario, number)).collect();
+        let nodes = (0..scenario.nodes).map(|number| Node::new(&scenario, number)).collect();
         let world = World::new(scenario.clone(), history.clone(), trace.clone(), Rc::new(nodes));
         panic::catch_unwind(panic::AssertUnwindSafe(|| play(&world)))
     });
@@ -140,7 +146,7 @@ fn play(world: &World) -> Result<(), String> {
     sim.client(CLIENTS, clients(world.clone(), stage.clone(), checks.clone(), verdict.clone()));
 
     let nodes = world.nodes.to_vec();
-    let mut strikes = Strikes::new(&scenario, nodes.clone(), stage, world.trace.clone());
+    let mut strikes = Strikes::new(world, stage);
     loop {
         world.trace.set_time(sim.elapsed());
         let over = sim.step().map_err(|error| format!("stuck: {error}"))?;
@@ -165,6 +171,12 @@ async fn clients(
     checks: Rc<RefCell<Checks>>,
     verdict: Rc<RefCell<Result<(), String>>>,
 ) -> turmoil::Result {
+    if world.scenario.quorum.dynamic {
+        tokio::task::spawn_local(world.clone().look_after_voters());
+        while !world.voters_are_complete.get() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
     world.create_topics().await;
     world.trace.note("load begins");
     stage.load_began.set(turmoil::sim_elapsed());

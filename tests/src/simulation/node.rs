@@ -11,7 +11,7 @@ use ottla_broker::env::simulated::Machine;
 use ottla_broker::env::simulated::network::{self, Down};
 use tokio::sync::Notify;
 
-use super::scenario::{CONTROLLER_PORT, PORT, Scenario, host};
+use super::scenario::{CONTROLLER_PORT, CONTROLLERS, PORT, Scenario, host};
 
 /// Why a process ended by itself.
 #[derive(Debug, Clone)]
@@ -35,6 +35,9 @@ pub struct Node {
     /// Of the process that runs.
     stop: RefCell<Rc<Notify>>,
     properties: BTreeMap<String, String>,
+    /// It founds the cluster when it starts for the first time.
+    may_found: bool,
+    founded: Cell<bool>,
     seed: u64,
 }
 
@@ -52,6 +55,8 @@ impl Node {
             broker: RefCell::default(),
             stop: RefCell::default(),
             properties: properties(scenario, number),
+            may_found: scenario.quorum.dynamic && number == 0,
+            founded: Cell::new(false),
             seed,
         })
     }
@@ -107,31 +112,56 @@ impl Node {
     }
 
     async fn start(&self) -> Result<Arc<Broker>, String> {
-        let settings = Settings::load(self.properties.clone()).map_err(|it| it.to_string())?;
+        let mut properties = self.properties.clone();
+        if self.may_found {
+            // Given once, to one node.
+            let first = !self.founded.get();
+            properties.insert("ottla.quorum.founding".to_owned(), first.to_string());
+        }
+        let settings = Settings::load(properties).map_err(|it| it.to_string())?;
         let env = self.machine.env(self.seed ^ self.life.get() << 40);
         let broker = Broker::start(env, settings.settings).await.map_err(|it| it.to_string())?;
+        self.founded.set(true);
         *self.broker.borrow_mut() = Arc::downgrade(&broker);
         Ok(broker)
     }
 }
 
 fn properties(scenario: &Scenario, node: usize) -> BTreeMap<String, String> {
-    let (listeners, roles) = if node == 0 {
-        (format!("PLAINTEXT://:{PORT},CONTROLLER://:{CONTROLLER_PORT}"), "broker,controller")
-    } else {
-        (format!("PLAINTEXT://:{PORT}"), "broker")
+    let broker = format!("PLAINTEXT://:{PORT}");
+    let controller = format!("CONTROLLER://:{CONTROLLER_PORT}");
+    let (listeners, roles) = match (node < CONTROLLERS, scenario.brokers().contains(&node)) {
+        (true, true) => (format!("{broker},{controller}"), "broker,controller"),
+        (true, false) => (controller, "controller"),
+        (false, _) => (broker, "broker"),
     };
-    let settings = [
+    let at = |node: usize| format!("{}:{CONTROLLER_PORT}", host(node));
+    let listed = |name: fn(usize) -> String| {
+        (0..CONTROLLERS).map(|it| format!("{}{}", name(it), at(it))).collect::<Vec<_>>().join(",")
+    };
+    let quorum = if scenario.quorum.dynamic {
+        ("controller.quorum.bootstrap.servers", listed(|_| String::new()))
+    } else {
+        ("controller.quorum.voters", listed(|it| format!("{it}@")))
+    };
+    let mut settings = vec![
         ("node.id", node.to_string()),
         ("process.roles", roles.to_owned()),
         ("listeners", listeners),
-        ("advertised.listeners", format!("PLAINTEXT://{}:{PORT}", host(node))),
         ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
         ("controller.listener.names", "CONTROLLER".to_owned()),
-        ("controller.quorum.voters", format!("0@{}:{CONTROLLER_PORT}", host(0))),
+        quorum,
         ("log.dirs", "/data".to_owned()),
         ("cluster.id", "c2ltdWxhdGVkLWNsdXN0ZXI".to_owned()),
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
     ];
+    if scenario.brokers().contains(&node) {
+        settings.push(("advertised.listeners", format!("PLAINTEXT://{}:{PORT}", host(node))));
+    } else {
+        settings.push((
+            "advertised.listeners",
+            format!("CONTROLLER://{}:{CONTROLLER_PORT}", host(node)),
+        ));
+    }
     settings.into_iter().chain(scenario.settings.clone()).map(|(k, v)| (k.to_owned(), v)).collect()
 }

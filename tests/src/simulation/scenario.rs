@@ -11,14 +11,28 @@ use super::faults::{self, Fault};
 pub const PORT: u16 = 9092;
 pub const CONTROLLER_PORT: u16 = 9093;
 
-pub fn host(broker: usize) -> String {
-    format!("broker-{broker}")
+/// So many nodes, the first ones, have the controller role.
+pub const CONTROLLERS: usize = 3;
+
+pub fn host(node: usize) -> String {
+    format!("node-{node}")
+}
+
+/// How the controllers are set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Quorum {
+    /// Controllers are no brokers.
+    pub dedicated: bool,
+    /// The first one founds the cluster, and the others are added (KIP-853); else the settings name
+    /// the three, and a voter is known by its id alone.
+    pub dynamic: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub seed: u64,
-    pub brokers: usize,
+    pub nodes: usize,
+    pub quorum: Quorum,
     /// What the brokers' settings say beyond the defaults.
     pub settings: Vec<(&'static str, String)>,
     pub topics: Vec<Topic>,
@@ -68,7 +82,10 @@ pub struct Less {
 impl Scenario {
     pub fn from_seed(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let brokers = match random.random_range(0..10) {
+        let quorum =
+            Quorum { dedicated: random.random_bool(0.25), dynamic: random.random_bool(0.4) };
+        let nodes = match random.random_range(0..10) {
+            _ if quorum.dedicated => CONTROLLERS + 3,
             0..6 => 3,
             6..8 => 4,
             8 => 5,
@@ -77,12 +94,13 @@ impl Scenario {
         let topics =
             (0..random.random_range(1..=2)).map(|number| topic(&mut random, number)).collect();
         let load_ms = random.random_range(6_000..16_000);
-        let faults = faults::plan(&mut random, brokers, load_ms);
+        let faults = faults::plan(&mut random, nodes, quorum, load_ms);
         let fastest = random.random_range(0..3);
         let disk_ms = one_of(&mut random, &[(0, 3), (1, 12), (2, 40), (10, 150)]);
         Self {
             seed,
-            brokers,
+            nodes,
+            quorum,
             settings: settings(&mut random),
             topics,
             load: Duration::from_millis(load_ms),
@@ -113,6 +131,11 @@ impl Scenario {
             self.extras = Extras::default();
         }
         self
+    }
+
+    /// The nodes with the broker role.
+    pub fn brokers(&self) -> std::ops::Range<usize> {
+        if self.quorum.dedicated { CONTROLLERS..self.nodes } else { 0..self.nodes }
     }
 
     pub fn topic(&self, name: &str) -> Option<&Topic> {
@@ -163,6 +186,9 @@ fn settings(random: &mut StdRng) -> Vec<(&'static str, String)> {
     for (name, values) in choices {
         settings.push((name, one_of(random, values)));
     }
+    let election = one_of(random, &[200, 500, 1_000]);
+    settings.push(("controller.quorum.election.timeout.ms", election));
+    settings.push(("controller.quorum.fetch.timeout.ms", election * 2));
     let session = one_of(random, &[2_000, 5_000, 9_000]);
     settings.push(("broker.session.timeout.ms", session));
     settings.push(("broker.heartbeat.interval.ms", (session / 4).min(2_000)));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use ottla_broker::broker::Broker;
 use ottla_broker::controller::lifecycle::Stage as Service;
 use ottla_broker::env::Random;
 use ottla_broker::env::simulated::Machine;
@@ -12,8 +13,9 @@ use ottla_broker::env::simulated::network::{self, Down};
 
 use super::faults::{Act, Cut, Fault};
 use super::node::{Ended, Node};
-use super::scenario::{Scenario, host};
+use super::scenario::{CONTROLLERS, host};
 use super::trace::Trace;
+use super::workload::World;
 
 /// The host on which all clients run.
 pub const CLIENTS: &str = "clients";
@@ -69,6 +71,9 @@ pub struct Strikes {
     broken: Vec<Broken>,
     cuts: usize,
     nodes: Vec<Rc<Node>>,
+    voters_are_complete: Rc<Cell<bool>>,
+    dedicated: bool,
+    dynamic: bool,
     latency_ms: u64,
     disk_ms: (u64, u64),
     stage: Rc<Stage>,
@@ -77,7 +82,8 @@ pub struct Strikes {
 }
 
 impl Strikes {
-    pub fn new(scenario: &Scenario, nodes: Vec<Rc<Node>>, stage: Rc<Stage>, trace: Trace) -> Self {
+    pub fn new(world: &World, stage: Rc<Stage>) -> Self {
+        let scenario = &world.scenario;
         let mut pending = scenario.faults.clone();
         pending.reverse();
         Self {
@@ -87,12 +93,15 @@ impl Strikes {
             roll: None,
             broken: Vec::new(),
             cuts: 0,
-            nodes,
+            nodes: world.nodes.to_vec(),
+            voters_are_complete: world.voters_are_complete.clone(),
+            dedicated: scenario.quorum.dedicated,
+            dynamic: scenario.quorum.dynamic,
             latency_ms: scenario.latency_ms.1,
             disk_ms: scenario.disk_ms,
             stage,
             random: Random::from_seed(scenario.seed ^ 0xdead),
-            trace,
+            trace: world.trace.clone(),
         }
     }
 
@@ -140,10 +149,12 @@ impl Strikes {
                 it.trace.note(&format!("a bit flips in {rotten:?}"));
             }),
             Act::Wipe { node, down } => {
-                if self.all_is_well() {
+                if self.may_wipe(node) {
+                    // Until the operator has seen to it, no second one.
+                    self.voters_are_complete.set(node >= CONTROLLERS);
                     self.crash(sim, now, node, false, down, |_, machine| machine.disk.wipe());
                 } else {
-                    self.trace.note("not wiped: not all replicas are in sync");
+                    self.trace.note("not wiped: that would be more than one at a time");
                 }
             }
             Act::Restart { node, down } => self.ask_to_stop(now, node, down),
@@ -277,10 +288,10 @@ impl Strikes {
     fn go_on_rolling(&mut self, now: Duration) {
         let Some(roll) = &self.roll else { return };
         let (node, down) = (roll.next, roll.down);
-        let in_service = !self.down.contains(&node)
-            && self.nodes[node]
-                .broker()
-                .is_some_and(|it| *it.lifecycle.stage().borrow() == Service::Unfenced);
+        let no_broker = self.dedicated && node < CONTROLLERS;
+        let serves = |it: &Broker| no_broker || *it.lifecycle.stage().borrow() == Service::Unfenced;
+        let in_service =
+            !self.down.contains(&node) && self.nodes[node].broker().is_some_and(|it| serves(&it));
         if !in_service && now < roll.since + GRACE + PATIENCE {
             return;
         }
@@ -332,6 +343,15 @@ impl Strikes {
         let back = self.broken.iter().filter(|it| it.both);
         let back = back.map(|it| (it.to.clone(), it.from.clone()));
         network::set_cuts(there.chain(back).collect());
+    }
+
+    /// Of a quorum in which a voter is known by its id alone, no voter's disk may be replaced. Else
+    /// one at a time; the disk of a controller that is no broker whatever else is going on.
+    fn may_wipe(&self, node: usize) -> bool {
+        let voter = node < CONTROLLERS;
+        let allowed = self.voters_are_complete.get() && (self.dynamic || !voter);
+        let down = self.down.contains(&node);
+        allowed && !down && ((self.dedicated && voter) || self.all_is_well())
     }
 
     /// Every node is up and every partition has all its replicas in sync.

@@ -96,7 +96,25 @@ bugs! {
     HistoryDeletesData = "history-deletes-data":
         "A starting broker acts on images from before its registration, and deletes what they lack",
     AnsweredBeforeCommit = "controller-answers-before-commit":
-        "The controller answers, and publishes, before its records are synced",
+        "The controller answers before its records are committed",
+    VoteNotPersisted = "vote-not-persisted":
+        "A vote and its epoch leave the machine before they are on its disk (Raft 5.1)",
+    VotesTwice = "votes-twice":
+        "A voter votes for whoever asks, twice in an epoch if need be (Raft 5.2)",
+    StaleVoteCounts = "stale-vote-counts":
+        "A candidate counts votes for an earlier epoch of its own (Raft 5.2)",
+    VoteWithoutLogCheck = "vote-without-log-check":
+        "A voter votes for a candidate whose log ends before its own (Raft 5.4.1)",
+    EarlierEpochCommittedByCount = "earlier-epoch-committed-by-count":
+        "A record of an earlier epoch is committed once a majority has it (Raft 5.4.2, figure 8)",
+    LeaderCommitsAlone = "leader-commits-alone":
+        "The leader of the quorum commits what it has synced, whoever else has it",
+    MetadataNotSynced = "metadata-not-synced":
+        "A voter acknowledges metadata that is in its page cache only",
+    MetadataDivergenceNotChecked = "metadata-divergence-not-checked":
+        "The leader of the quorum compares offsets only, no epochs (KIP-595)",
+    WipedVoterKeepsIdentity = "wiped-voter-keeps-identity":
+        "A voter is known by its id alone, although its disk was replaced (KIP-853)",
     UncleanElectionAlways = "unclean-election-always":
         "Without a live member of the ISR, any replica leads (Kafka's default until KIP-106)",
     StaleIsrAccepted = "stale-isr-accepted":

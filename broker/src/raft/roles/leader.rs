@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::env::planted;
 use crate::raft::messages::ReplicaKey;
 use crate::raft::voters::VoterSet;
 use crate::types::{Millis, NodeId, Offset};
@@ -87,8 +88,11 @@ impl Leader {
         let end = |key: ReplicaKey| if mine(key) { own_end } else { self.end_of(key) };
         let mut ends: Vec<_> = voters.iter().map(|voter| end(voter.key)).collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
+        if planted!(LeaderCommitsAlone) {
+            return Some(own_end);
+        }
         let held = *ends.get(voters.majority().checked_sub(1)?)?;
-        (held > self.epoch_start).then_some(held)
+        (held > self.epoch_start || planted!(EarlierEpochCommittedByCount)).then_some(held)
     }
 
     /// Notes that a voter is there; true when that makes a majority.

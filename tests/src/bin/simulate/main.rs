@@ -100,7 +100,7 @@ fn main() -> ExitCode {
 }
 
 fn run_here(seed: u64, args: &Args) -> ExitCode {
-    simulation::catch_panics();
+    simulation::catch_panics(seed);
     simulation::plant(args.bug);
     let outcome = simulation::run(seed, &args.less(), args.trace.is_some());
     for line in &outcome.lines {

@@ -3,11 +3,12 @@
 mod admin;
 mod churn;
 mod group;
+mod operator;
 mod produce;
 mod read;
 mod settle;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
@@ -47,6 +48,8 @@ pub struct World {
     pub history: Shared,
     pub trace: Trace,
     pub nodes: Rc<Vec<Rc<Node>>>,
+    /// All controllers that are there vote, under the identity that they have now.
+    pub voters_are_complete: Rc<Cell<bool>>,
     /// Partitions that exist for certain, and are written to.
     pub places: Rc<RefCell<BTreeSet<Place>>>,
     /// Work that began while the load was on.
@@ -84,8 +87,9 @@ impl World {
         trace: Trace,
         nodes: Rc<Vec<Rc<Node>>>,
     ) -> Self {
-        let places = Rc::default();
-        Self { scenario, history, trace, nodes, places, tasks: Rc::default() }
+        let voters_are_complete = Rc::new(Cell::new(!scenario.quorum.dynamic));
+        let (places, tasks) = (Rc::default(), Rc::default());
+        Self { scenario, history, trace, nodes, voters_are_complete, places, tasks }
     }
 
     /// Whatever `who` draws, it draws the same in every run of the seed.
@@ -143,7 +147,7 @@ impl World {
     }
 
     fn any_broker(&self, random: &mut StdRng) -> String {
-        host(random.random_range(0..self.scenario.brokers))
+        host(random.random_range(self.scenario.brokers()))
     }
 
     async fn any_connection(&self, random: &mut StdRng) -> io::Result<Connection> {

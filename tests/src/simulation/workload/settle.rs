@@ -54,6 +54,9 @@ impl World {
                 ));
             }
         }
+        if !self.voters_are_complete.get() {
+            return Err("not all controllers are voters".to_owned());
+        }
         let metadata = self.metadata(None, random).await.map_err(|error| error.to_string())?;
         for place in self.places.borrow().iter() {
             let known = metadata.topics.iter().any(|topic| {
