@@ -288,10 +288,8 @@ impl Strikes {
     fn go_on_rolling(&mut self, now: Duration) {
         let Some(roll) = &self.roll else { return };
         let (node, down) = (roll.next, roll.down);
-        let no_broker = self.dedicated && node < CONTROLLERS;
-        let serves = |it: &Broker| no_broker || *it.lifecycle.stage().borrow() == Service::Unfenced;
-        let in_service =
-            !self.down.contains(&node) && self.nodes[node].broker().is_some_and(|it| serves(&it));
+        let in_service = !self.down.contains(&node)
+            && self.nodes[node].broker().is_some_and(|it| self.is_in_service(node, &it));
         if !in_service && now < roll.since + GRACE + PATIENCE {
             return;
         }
@@ -301,6 +299,12 @@ impl Strikes {
         }
         self.roll = Some(Roll { next: node + 1, down, since: now });
         self.ask_to_stop(now, node + 1, down);
+    }
+
+    /// A broker of which the controller knows that it is there again; or a node that is none.
+    fn is_in_service(&self, node: usize, broker: &Broker) -> bool {
+        self.dedicated && node < CONTROLLERS
+            || *broker.lifecycle.stage().borrow() == Service::Unfenced
     }
 
     fn next_cut(&mut self) -> usize {
@@ -360,9 +364,12 @@ impl Strikes {
             && self.broken.is_empty()
             && self.nodes.iter().all(|node| {
                 node.broker().is_some_and(|broker| {
+                    // Else the image may be of before a crash that nobody has noticed yet.
+                    let serves = self.is_in_service(node.number, &broker);
                     let image = broker.image.load_full();
                     let mut partitions = image.topics().flat_map(|it| it.partitions.values());
-                    partitions.all(|it| it.isr.len() == it.replicas.len())
+                    serves
+                        && partitions.all(|it| it.isr.len() == it.replicas.len())
                         && image.brokers().all(|it| !it.fenced)
                 })
             })

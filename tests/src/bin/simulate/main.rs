@@ -47,13 +47,17 @@ pub struct Args {
     /// Plant a bug: then no violation at all is the failure
     #[arg(long, value_parser = bug)]
     bug: Option<Bug>,
+    /// End with the first seed that has a violation
+    #[arg(long)]
+    until_found: bool,
     /// Run every seed twice: traces that differ in a byte are a violation
     #[arg(long)]
     twice: bool,
     /// Print every seed's outcome, not only the failures
     #[arg(long)]
     verbose: bool,
-    /// Plant every bug, one after the other, and write the table of what was found into this file
+    /// Plant every bug, one after the other, look for it from the first of the seeds on, and write
+    /// the table of what was found into this file
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 }
@@ -94,7 +98,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match (args.trace.or(args.one), &args.table) {
         (Some(seed), _) => run_here(seed, &args),
-        (None, Some(file)) => table::write(file, &args.seeds),
+        (None, Some(file)) => table::write(file, args.seeds.start),
         (None, None) => run_all(&args),
     }
 }
@@ -126,7 +130,7 @@ fn run_all(args: &Args) -> ExitCode {
             if !ran.ok {
                 failed.push(ran);
             }
-            true
+            failed.is_empty() || !args.until_found
         },
     );
     failed.sort_by_key(|ran| ran.seed);

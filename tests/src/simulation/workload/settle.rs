@@ -38,7 +38,13 @@ impl World {
             let log = self.whole_log(&place, last, &mut random, end).await?;
             logs.insert(place, log);
         }
-        self.settings_hold()?;
+        // What was set just now takes a moment to get everywhere.
+        while let Err(why) = self.settings_hold() {
+            if Instant::now() >= end {
+                return Err(why);
+            }
+            sleep(RETRY).await;
+        }
         self.check_group(&mut random, end).await?;
         Ok(logs)
     }
