@@ -42,7 +42,7 @@ enum Verb {
         #[arg(long, default_value_t = 10_000)]
         partitions: i32,
         /// Kilobytes in each partition
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 200)]
         kb: usize,
     },
     /// Produce so many bytes to partition 0 of a topic

@@ -109,6 +109,9 @@ pub fn plan(random: &mut StdRng, nodes: usize, quorum: Quorum, load_ms: u64) -> 
     if random.random_bool(0.3) {
         faults.extend(storm(random, quorum, load_ms));
     }
+    if quorum.dedicated && quorum.dynamic && random.random_bool(0.5) {
+        faults.extend(replaced(random, nodes, load_ms));
+    }
     let power_cuts: Vec<Fault> =
         faults.iter().filter_map(|fault| power_cut(random, fault, nodes)).collect();
     faults.extend(power_cuts);
@@ -164,6 +167,37 @@ fn storm(random: &mut StdRng, quorum: Quorum, load_ms: u64) -> Vec<Fault> {
         Fault { at: Duration::from_millis(at), act: strike(random) }
     });
     faults.collect()
+}
+
+/// The worst moment for a voter to lose its disk: one of the others has been cut off for a while, in
+/// which something was decided, and comes back when the third one dies.
+fn replaced(random: &mut StdRng, nodes: usize, load_ms: u64) -> Vec<Fault> {
+    let behind = random.random_range(0..CONTROLLERS);
+    let turn = random.random_range(1..CONTROLLERS);
+    let (wiped, dies) = ((behind + turn) % CONTROLLERS, (behind + 2 * turn) % CONTROLLERS);
+    let broker = random.random_range(CONTROLLERS..nodes);
+    let from = random.random_range(500..load_ms);
+    let millis = Duration::from_millis;
+    let cut = Cut {
+        from: vec![behind],
+        to: (0..nodes).filter(|it| *it != behind).collect(),
+        both: true,
+        held: false,
+        clients: false,
+        lasts: millis(random.random_range(2_500..4_000)),
+    };
+    let crash = |node: usize, ms: u64| Act::Crash {
+        nodes: vec![node],
+        power: false,
+        down: Duration::from_millis(ms),
+    };
+    let acts = [
+        (0, Act::Cut(cut)),
+        (500, crash(broker, 300)),
+        (2_000, Act::Wipe { node: wiped, down: millis(random.random_range(50..400)) }),
+        (2_200, crash(dies, random.random_range(2_000..4_000))),
+    ];
+    acts.map(|(after, act)| Fault { at: millis(from + after), act }).into()
 }
 
 /// While a disk is slow, much is unsynced: a good moment for the power to fail.
