@@ -14,7 +14,7 @@ use crate::simulation::history::Place;
 use crate::simulation::wire::{Connection, values};
 
 /// What Kafka's clients call OFFSET_OUT_OF_RANGE.
-const OUT_OF_RANGE: i16 = 1;
+pub(super) const OUT_OF_RANGE: i16 = 1;
 
 /// One reader.
 struct Reader {

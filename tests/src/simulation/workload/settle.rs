@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
 use super::produce::send;
-use super::read::fetch;
+use super::read::{OUT_OF_RANGE, fetch};
 use super::{EARLIEST, RETRY, World, list_offset, now_ms};
 use crate::simulation::history::{FinalLog, Place};
 use crate::simulation::wire::{Identity, batch, values};
@@ -131,16 +131,23 @@ impl World {
                 log.start = start;
                 offset = Some(start);
             }
-            let Some(offset) = &mut offset else { continue };
-            while let Ok((0, records)) = fetch(&mut connection, place, led.epoch, *offset, 0).await
-            {
-                for (at, value) in values(records).map_err(|it| format!("corrupt: {it}"))? {
-                    if at >= *offset {
-                        log.records.insert(at, value);
-                        *offset = at + 1;
+            let Some(at) = &mut offset else { continue };
+            loop {
+                let fetched = fetch(&mut connection, place, led.epoch, *at, 0).await;
+                let Ok((0, records)) = fetched else {
+                    if matches!(fetched, Ok((OUT_OF_RANGE, _))) {
+                        // Retention has come in between: from the new begin, once more.
+                        (log, offset) = (FinalLog::default(), None);
+                    }
+                    break;
+                };
+                for (found, value) in values(records).map_err(|it| format!("corrupt: {it}"))? {
+                    if found >= *at {
+                        log.records.insert(found, value);
+                        *at = found + 1;
                     }
                 }
-                if *offset > last {
+                if *at > last {
                     return Ok(log);
                 }
                 if Instant::now() >= end {
