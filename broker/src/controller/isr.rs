@@ -11,7 +11,6 @@ use kafka_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, Br
 
 use super::decision::{Decision, View};
 use super::image::{Image, PartitionImage};
-use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::NodeId;
 use crate::wire::metadata::Record;
@@ -112,7 +111,7 @@ fn validate(
     if leader != partition.leader {
         return Err(ErrorCode::InvalidRequest);
     }
-    if proposal.partition_epoch < partition.partition_epoch && !planted!(StaleIsrAccepted) {
+    if proposal.partition_epoch < partition.partition_epoch {
         return Err(ErrorCode::InvalidUpdateVersion);
     }
     let legal = isr.iter().enumerate().all(|(index, (id, _))| {

@@ -21,7 +21,7 @@ use super::partition_log::Log;
 use super::shared::{Shared, remove};
 use super::{flusher, tail_cache::TailCache};
 use crate::env::disk::Space;
-use crate::env::{Env, planted, spawn};
+use crate::env::{Env, spawn};
 use crate::error::Fault;
 use crate::types::{BrokerEpoch, Millis, NodeId, TopicPartition};
 
@@ -298,9 +298,7 @@ impl LogDir {
             log.mark_dirty();
             log
         };
-        if let Some(id) = topic_id
-            && !planted!(EarlierTopicsLogKept)
-        {
+        if let Some(id) = topic_id {
             log.assign_topic_id(id)?;
         }
         Ok(log)

@@ -249,8 +249,7 @@ impl Recovery<'_> {
             let next = segments.range(segment.base + 1..).next().map(|(base, _)| *base);
             // Else a segment begins where the one before ends: if not, that lost its tail, be it at
             // the end of a batch, and what follows would lie behind a gap.
-            let gap = !gaps && next.is_some_and(|next| end != next);
-            let broken = (cut > 0 || gap) && !planted!(SegmentGapIgnored);
+            let broken = cut > 0 || !gaps && next.is_some_and(|next| end != next);
             if broken {
                 for (_, after) in segments.split_off(&(segment.base + 1)) {
                     tracing::warn!(segment = after.base, "removed a segment after the torn one");
@@ -282,8 +281,7 @@ impl Recovery<'_> {
             if snapshot >= segment.base { self.trusted.min(snapshot) } else { self.trusted };
         let mut end = None;
         let Self { epochs, producers, trusted, complete, .. } = self;
-        let checked = if planted!(TornTailKept) { Offset::MAX } else { *trusted };
-        let cut = segment.activate(indexed, checked, interval, now, |batch| {
+        let cut = segment.activate(indexed, *trusted, interval, now, |batch| {
             *gaps |= end.is_some_and(|end| batch.base_offset() > end);
             end = Some(batch.next_offset());
             enter(epochs, batch);

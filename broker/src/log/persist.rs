@@ -14,7 +14,6 @@ use super::dir::{AT_ONCE, LogDir};
 use super::identity::CLEAN_SHUTDOWN;
 use super::partition_log::Log;
 use super::producer_state;
-use crate::env::planted;
 use crate::error::Fault;
 use crate::types::{BrokerEpoch, Offset};
 
@@ -44,9 +43,6 @@ impl LogDir {
             // A truncation between may have lowered it.
             if let Some(log) = self.log(partition) {
                 *point = log.recovery_point().min(*point);
-                if planted!(RecoveryPointAhead) {
-                    *point = log.end_offset();
-                }
             }
         }
         if *written != points {
@@ -114,9 +110,6 @@ impl Log {
             writer.producers.snapshot_at = writer.producers.snapshot_at.max(at);
             newer.then(|| (at, producer_state::encode(writer.producers.producers())))
         };
-        if planted!(RecoveryPointAhead) {
-            return Ok(self.end_offset());
-        }
         self.flush(true);
         let point = self.recovery_point();
         if let Some((at, bytes)) = snapshot.filter(|(at, _)| *at <= point) {

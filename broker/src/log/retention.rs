@@ -11,7 +11,6 @@ use super::config::LogConfig;
 use super::load;
 use super::partition_log::Log;
 use super::segment::Segment;
-use crate::env::planted;
 use crate::error::Fault;
 use crate::types::{Millis, Offset};
 
@@ -37,8 +36,7 @@ impl Log {
                 // The active one is old, too: a new one follows, if nothing was appended meanwhile.
                 let end = self.end_offset();
                 let same = Arc::ptr_eq(&writer.active, &segments[count - 1]);
-                let committed = end <= high_watermark || planted!(RetentionAboveHighWatermark);
-                if !same || !committed {
+                if !same || end > high_watermark {
                     return Ok(0);
                 }
                 self.roll(&mut writer, end, now).map_err(fault)?;
@@ -91,8 +89,7 @@ impl Log {
             let next = segments.get(index + 1).map(|next| next.base);
             let size = segment.size() as i64;
             let upper = next.unwrap_or_else(|| self.end_offset());
-            let committed = upper <= high_watermark || planted!(RetentionAboveHighWatermark);
-            if !committed || next.is_none() && size == 0 {
+            if upper > high_watermark || next.is_none() && size == 0 {
                 break;
             }
             let too_old = config.delete && config.retention_ms >= 0 && {

@@ -12,7 +12,6 @@ use super::partition_log::{Log, Writer};
 use super::producer_state::ProducerState;
 use super::scan::{Scan, ScanError};
 use super::segment::Segment;
-use crate::env::planted;
 use crate::error::Fault;
 use crate::types::Offset;
 
@@ -53,13 +52,7 @@ impl Log {
             writer.active = active;
             self.end.store(offset, Ordering::Release);
             self.start.fetch_min(offset, Ordering::AcqRel);
-            if !planted!(EpochsNotTruncated) {
-                self.epochs.lock().truncate_from_end(offset);
-            }
-            if planted!(ProducerStateNotTruncated) {
-                writer.producers.end = offset;
-                return Ok(());
-            }
+            self.epochs.lock().truncate_from_end(offset);
             self.reload_producers(writer, offset)
         })?;
         Ok(true)

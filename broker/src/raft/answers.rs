@@ -5,7 +5,6 @@ use super::messages::{
 };
 use super::node::{Effects, Raft};
 use super::roles::Role;
-use crate::env::planted;
 use crate::types::{NodeId, Offset};
 
 impl Raft {
@@ -20,8 +19,7 @@ impl Raft {
         at: At,
         out: &mut Effects,
     ) {
-        let stale = request.epoch != self.epoch && !planted!(StaleVoteCounts);
-        if self.learn(known, at, out) || stale {
+        if self.learn(known, at, out) || request.epoch != self.epoch {
             return;
         }
         let voters = self.voters.current();

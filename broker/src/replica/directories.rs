@@ -23,7 +23,6 @@ use super::partition::Partition;
 use super::partitions::Partitions;
 use super::remote::ToController;
 use crate::controller::image::{Image, PartitionImage, TopicImage};
-use crate::env::planted;
 use crate::error::Fault;
 use crate::log::{LogConfig, LogDir};
 use crate::types::{NodeId, TopicPartition};
@@ -94,8 +93,7 @@ impl Partitions {
     ) -> Result<Arc<LogDir>, Fault> {
         let mut holders = Vec::new();
         for dir in self.dirs.online().filter(|dir| dir.holds(id)) {
-            let earlier = planted!(EarlierTopicsLogKept);
-            if dir.topic_id(id)?.is_none_or(|found| found == topic_id || earlier) {
+            if dir.topic_id(id)?.is_none_or(|found| found == topic_id) {
                 holders.push(dir);
             } else {
                 tracing::warn!(partition = %id, "stray: of another topic of that name; set aside");

@@ -12,7 +12,6 @@
 //! Deliberately absent: truncation by OffsetForLeaderEpoch before the first fetch, which only
 //! leaders older than Kafka 2.7 need.
 
-use crate::env::planted;
 use crate::error::ErrorCode;
 use crate::types::{LeaderEpoch, NodeId, Offset};
 
@@ -151,7 +150,6 @@ impl Follower {
             match log.end_of_epoch(leader_epoch) {
                 // Ours ends earlier or later: common up to the lesser of both.
                 Some((epoch, end)) if epoch == leader_epoch => end.min(leader_end),
-                Some(_) if planted!(EarlierEpochNotCompared) => leader_end,
                 // We do not have that epoch: an earlier one of ours is to be compared next.
                 Some((_, end)) => end.min(log_end),
                 None => leader_end,

@@ -176,11 +176,6 @@ impl Leader {
 
     /// In the committed ISR or in the proposed one.
     fn counts(&self, id: NodeId) -> bool {
-        if planted!(ProposedIsrCountsAlone)
-            && let Some(proposal) = &self.proposed
-        {
-            return proposal.has(id);
-        }
         self.isr.contains(&id) || self.proposed.as_ref().is_some_and(|proposal| proposal.has(id))
     }
 
@@ -233,9 +228,7 @@ impl Leader {
             && !self.recovering
             && !self.isr.contains(&id)
             && (log_end >= self.high_watermark || planted!(IsrExpandsWithoutLogEndCheck))
-            && (log_end >= self.epoch_start
-                || planted!(IsrExpandsWithoutLogEndCheck)
-                || planted!(IsrExpandsBeforeEpochStart))
+            && (log_end >= self.epoch_start || planted!(IsrExpandsWithoutLogEndCheck))
             && self.is_eligible(id, brokers)
     }
 

@@ -51,12 +51,8 @@ bugs! {
         "A leader that was deposed takes its successor's high watermark for its own commits",
     HighWatermarkByMajority = "high-watermark-by-majority":
         "The high watermark is where a majority of the ISR is, as in Raft, instead of all of it",
-    ProposedIsrCountsAlone = "proposed-isr-counts-alone":
-        "A smaller ISR counts before the controller has accepted it (KIP-497's maximal ISR)",
     IsrExpandsWithoutLogEndCheck = "isr-expands-without-log-end-check":
         "A replica joins the ISR wherever its log ends",
-    IsrExpandsBeforeEpochStart = "isr-expands-before-epoch-start":
-        "A replica joins the ISR at a high watermark that lags behind (KAFKA-7128)",
     HighWatermarkCheckpointAhead = "high-watermark-checkpoint-ahead":
         "After a start the high watermark is the log end",
     ConsumerReadsUncommitted = "consumer-reads-uncommitted":
@@ -67,32 +63,16 @@ bugs! {
         "Followers truncate to their high watermark and compare no epochs (KIP-101, KAFKA-1211)",
     DivergenceNotChecked = "divergence-not-checked":
         "The leader compares offsets only: a follower goes on over another history (KIP-595)",
-    EarlierEpochNotCompared = "earlier-epoch-not-compared":
-        "A follower without the leader's epoch truncates to that epoch's end (KIP-279, KAFKA-6361)",
-    EpochsNotTruncated = "epochs-not-truncated":
-        "A truncation leaves the epochs of the removed records behind",
     ReusedLeaderEpoch = "reused-leader-epoch":
         "An election does not raise the leader epoch",
     FollowerKeepsNoProducerState = "follower-keeps-no-producer-state":
         "A follower that becomes leader does not know what idempotent producers wrote",
     ProducerStateNotRecovered = "producer-state-not-recovered":
         "After a crash the batches behind the newest producer snapshot are not replayed",
-    ProducerStateNotTruncated = "producer-state-not-truncated":
-        "Batches that were truncated are still remembered as written (compare KAFKA-6683)",
     SequenceNotChecked = "sequence-not-checked":
         "An idempotent producer's sequence numbers are not looked at",
     ProducerIdsGivenTwice = "producer-ids-given-twice":
         "The controller forgets which producer ids it gave away",
-    TornTailKept = "torn-tail-kept":
-        "Recovery does not check the batches that a crash may have torn",
-    RecoveryPointAhead = "recovery-point-ahead":
-        "The recovery point is the log end, synced or not",
-    SegmentGapIgnored = "segment-gap-ignored":
-        "Recovery goes on behind a segment that lost its tail (compare KAFKA-3955)",
-    RetentionAboveHighWatermark = "retention-above-high-watermark":
-        "Retention deletes records that are not committed yet",
-    EarlierTopicsLogKept = "earlier-topics-log-kept":
-        "A topic that was deleted and created again goes on with its old log (KIP-516)",
     HistoryDeletesData = "history-deletes-data":
         "A starting broker acts on images from before its registration, and deletes what they lack",
     AnsweredBeforeCommit = "controller-answers-before-commit":
@@ -101,12 +81,8 @@ bugs! {
         "A vote and its epoch leave the machine before they are on its disk (Raft 5.1)",
     VotesTwice = "votes-twice":
         "A voter votes for whoever asks, twice in an epoch if need be (Raft 5.2)",
-    StaleVoteCounts = "stale-vote-counts":
-        "A candidate counts votes for an earlier epoch of its own (Raft 5.2)",
     VoteWithoutLogCheck = "vote-without-log-check":
         "A voter votes for a candidate whose log ends before its own (Raft 5.4.1)",
-    EarlierEpochCommittedByCount = "earlier-epoch-committed-by-count":
-        "A record of an earlier epoch is committed once a majority has it (Raft 5.4.2, figure 8)",
     LeaderCommitsAlone = "leader-commits-alone":
         "The leader of the quorum commits what it has synced, whoever else has it",
     MetadataNotSynced = "metadata-not-synced":
@@ -117,8 +93,6 @@ bugs! {
         "A voter is known by its id alone, although its disk was replaced (KIP-853)",
     UncleanElectionAlways = "unclean-election-always":
         "Without a live member of the ISR, any replica leads (Kafka's default until KIP-106)",
-    StaleIsrAccepted = "stale-isr-accepted":
-        "The controller accepts an ISR proposed under an earlier partition epoch",
     OffsetsAcknowledgedBeforeCommit = "offsets-acknowledged-before-commit":
         "A group's offset commit is answered before it is replicated (compare KAFKA-20634)",
 }

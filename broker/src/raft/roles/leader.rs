@@ -92,7 +92,7 @@ impl Leader {
             return Some(own_end);
         }
         let held = *ends.get(voters.majority().checked_sub(1)?)?;
-        (held > self.epoch_start || planted!(EarlierEpochCommittedByCount)).then_some(held)
+        (held > self.epoch_start).then_some(held)
     }
 
     /// Notes that a voter is there; true when that makes a majority.

@@ -258,11 +258,7 @@ fn the_roles_lose_nothing_in_a_small_scope_whatever_the_order_of_events() {
 fn bugs_planted_in_the_roles_are_found() {
     use crate::env::simulated::Bug;
 
-    for bug in [
-        Bug::HighWatermarkByMajority,
-        Bug::IsrExpandsWithoutLogEndCheck,
-        Bug::ProposedIsrCountsAlone,
-    ] {
+    for bug in [Bug::HighWatermarkByMajority, Bug::IsrExpandsWithoutLogEndCheck] {
         let scope = Scope { bug: Some(bug), ..SMALL };
         let checker = scope.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
         let found = checker.discoveries();
