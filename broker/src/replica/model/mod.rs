@@ -245,6 +245,7 @@ fn node_epoch(node: &Node) -> LeaderEpoch {
 }
 
 #[test]
+#[ignore = "nobody has measured yet how large this scope is"]
 fn the_roles_lose_nothing_in_a_small_scope_whatever_the_order_of_events() {
     let checker =
         SMALL.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
@@ -255,6 +256,7 @@ fn the_roles_lose_nothing_in_a_small_scope_whatever_the_order_of_events() {
 /// The model can fail, too: bugs planted in the roles contradict it.
 #[cfg(feature = "simulation")]
 #[test]
+#[ignore = "nobody has measured yet how large this scope is"]
 fn bugs_planted_in_the_roles_are_found() {
     use crate::env::simulated::Bug;
 
