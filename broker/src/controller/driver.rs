@@ -35,7 +35,7 @@ use crate::raft::peers::Heard;
 use crate::raft::quorum::Opening;
 use crate::raft::serve::Inbound;
 use crate::raft::{Handle, Quorum, Status, founding, opening};
-use crate::types::{LeaderEpoch, NodeId, Offset};
+use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
 use crate::wire::metadata::Record;
 
 /// Decisions that may wait.
@@ -111,6 +111,7 @@ impl Controller {
         snapshotter.kraft = Box::new(move |end| voters.kraft_at(end));
         snapshotter.start(start.stop.clone());
         let began = env.clock.now();
+        let opened_at = quorum.log().end_offset();
         let mut driver = Driver {
             replica: Replica::new(start.cluster_id, start.metadata),
             env: env.clone(),
@@ -120,6 +121,7 @@ impl Controller {
             controllers: start.controllers,
             queue,
             began,
+            opened_at,
         };
         let (stop, on_fault) = (start.stop, start.on_fault);
         let (begun, has_begun) = oneshot::channel();
@@ -239,6 +241,11 @@ struct Queues {
     heard: mpsc::Receiver<Heard>,
 }
 
+/// Whether a registration is of the process before the one that opened the log at `opened_at`.
+fn ended_with(registration: BrokerEpoch, opened_at: Offset) -> bool {
+    registration < opened_at
+}
+
 struct Driver {
     env: Env,
     settings: Settings,
@@ -251,6 +258,8 @@ struct Driver {
     /// For what a probe finds out.
     queue: mpsc::WeakSender<Job>,
     began: Instant,
+    /// Where the log ended when this process opened it: what it registered itself lies behind.
+    opened_at: Offset,
 }
 
 impl Driver {
@@ -359,11 +368,14 @@ impl Driver {
         let restarted =
             now.saturating_duration_since(self.began) < self.settings.broker_session_timeout;
         let (dead, silent) = (self.quorum.raft().died(), self.quorum.raft().silent());
-        let own = (restarted && self.settings.roles.broker).then_some(self.settings.node_id);
+        let image = self.replica.loader().image();
+        let own = image.broker(self.settings.node_id);
+        let own = own.filter(|own| restarted && ended_with(own.epoch, self.opened_at));
+        let own = own.map(|own| own.id);
         tracing::info!(epoch = status.epoch, "the active controller");
         let mut active = Active::new(&self.env, &self.settings, status.epoch, &self.replica);
-        // The leader before was found dead, and the broker of this node ended with the process
-        // before this one: neither leads anything from now on.
+        // The leader before was found dead, and the broker of this node, unless it has registered
+        // anew, ended with the process before this one: neither leads anything from now on.
         for broker in dead.into_iter().chain(own) {
             active.core.sessions.end(broker, now);
         }
@@ -395,5 +407,18 @@ impl Driver {
             let timeout = self.settings.quorum_request_timeout;
             env::spawn(super::registration::update_voter(env, cluster, at, epoch, voter, timeout));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_registration_from_before_the_log_was_opened_is_of_a_dead_process() {
+        // The epoch of a broker is the offset of its registration.
+        assert!(ended_with(61, 62));
+        assert!(!ended_with(62, 62));
+        assert!(!ended_with(80, 62));
     }
 }
