@@ -297,9 +297,5 @@ pub(super) fn compare(end: LogEnd, log: &impl LogView) -> Fetched {
     }
     let ours = log.end_of_epoch(end.epoch);
     let same = ours.epoch == end.epoch || planted!(MetadataDivergenceNotChecked);
-    if same && ours.offset >= end.offset {
-        Fetched::Read
-    } else {
-        Fetched::Diverging(ours)
-    }
+    if same && ours.offset >= end.offset { Fetched::Read } else { Fetched::Diverging(ours) }
 }
