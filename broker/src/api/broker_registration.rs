@@ -9,6 +9,7 @@ use kafka_protocol::messages::{ApiKey, BrokerRegistrationRequest, BrokerRegistra
 use super::controller::{contact, decide};
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
+use crate::error::ErrorCode;
 
 pub const API: Api =
     Api::new(ApiKey::BrokerRegistration, 0..=4).on_controller().handled_by(handler!(handle));
@@ -24,7 +25,12 @@ async fn handle(
     Reply::Now(match decided {
         Ok(epoch) => BrokerRegistrationResponse::default().with_broker_epoch(epoch),
         Err(refusal) => {
-            tracing::info!(%refusal, "a broker's registration is refused");
+            // The brokers of a starting cluster ask everywhere until there is a controller.
+            if refusal.code == ErrorCode::NotController {
+                tracing::debug!(%refusal, "a broker's registration is refused");
+            } else {
+                tracing::info!(%refusal, "a broker's registration is refused");
+            }
             BrokerRegistrationResponse::default().with_error_code(refusal.code.code())
         }
     })
