@@ -101,7 +101,7 @@ impl Scenario {
             seed,
             nodes,
             quorum,
-            settings: settings(&mut random),
+            settings: settings(&mut random, disk_ms.1),
             topics,
             load: Duration::from_millis(load_ms),
             pause_ms: random.random_range(10..150),
@@ -169,7 +169,7 @@ fn topic(random: &mut StdRng, number: usize) -> Topic {
 }
 
 /// Times that are short enough for something to happen within a run, or Kafka's.
-fn settings(random: &mut StdRng) -> Vec<(&'static str, String)> {
+fn settings(random: &mut StdRng, slowest_disk_ms: u64) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("offsets.topic.num.partitions", 2),
         ("log.initial.task.delay.ms", 500),
@@ -186,7 +186,9 @@ fn settings(random: &mut StdRng) -> Vec<(&'static str, String)> {
     for (name, values) in choices {
         settings.push((name, one_of(random, values)));
     }
-    let election = one_of(random, &[200, 500, 1_000]);
+    // A voter whose usual write takes longer than the others' patience is not broken, but set up
+    // wrongly: elections would never end.
+    let election = one_of(random, &[200, 500, 1_000]).max(slowest_disk_ms as i64 * 10);
     settings.push(("controller.quorum.election.timeout.ms", election));
     settings.push(("controller.quorum.fetch.timeout.ms", election * 2));
     let session = one_of(random, &[2_000, 5_000, 9_000]);
