@@ -290,8 +290,9 @@ impl Leader {
         brokers: &dyn Brokers,
         now: Millis,
     ) -> Effects {
-        // An older state is news from before the image that we took since.
-        if epoch != self.epoch || partition_epoch < self.partition_epoch {
+        // The image was faster. Then what is proposed now is another one, on its way, and its
+        // members count: the high watermark must not pass one that the controller may let in.
+        if epoch != self.epoch || partition_epoch <= self.partition_epoch {
             return Vec::new();
         }
         self.isr = isr.to_vec();

@@ -173,6 +173,23 @@ fn each_refusal_of_the_controller_has_its_own_sequel() {
 }
 
 #[test]
+fn a_late_answer_does_not_withdraw_the_proposal_that_came_after_it() {
+    let brokers = all_active();
+    let mut leader = leader(&[1, 2]);
+    // A shrinking ISR is accepted, and the image tells of it before the answer does.
+    let shrunk = PartitionImage { partition_epoch: 8, ..partition(&[1]) };
+    leader.on_image(&shrunk, &brokers, 1);
+    leader.on_append(20);
+    // The follower is back, and proposed, while the leader's own records are not synced yet.
+    leader.on_fetch(fetch(2, 10), &brokers, 2).unwrap();
+    assert!(leader.is_proposing());
+    assert_eq!(leader.on_isr_accepted(5, &[1], 8, &brokers, 3), []);
+    assert!(leader.is_proposing());
+    // The follower does not have them: they are not committed.
+    assert_eq!(leader.on_synced(20, &brokers, 4), []);
+}
+
+#[test]
 fn an_older_state_of_the_partition_is_no_news() {
     let brokers = all_active();
     let mut leader = leader(&[1, 2]);
