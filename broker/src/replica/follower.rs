@@ -117,11 +117,19 @@ impl Follower {
         let mut effects = Vec::new();
         let mut log_end = log.log_end();
         if let Some(first) = answer.first_offset {
-            // A leader never sends what was not asked for: its log is not the one that we follow.
-            if first < log_end || answer.next_offset <= first {
+            let empty = log.log_start() == log_end;
+            let reaches_over = empty && answer.next_offset > log_end;
+            if first < log_end && reaches_over {
+                // The leader's log starts within a batch, which is sent as a whole.
+                effects.push(Effect::StartOverAt(first));
+            } else if first < log_end || answer.next_offset <= first {
+                // Nobody asked for that: it is not the log that we follow.
                 return vec![Effect::BackOff];
             }
             effects.push(Effect::Append);
+            if first < log_end {
+                effects.push(Effect::AdvanceStart(log_end));
+            }
             log_end = answer.next_offset;
         }
         let high_watermark = answer.high_watermark.min(log_end);
@@ -232,6 +240,17 @@ mod tests {
         assert_eq!(effects, [Effect::Append, Effect::HighWatermark(15)]);
         let behind = Answer { high_watermark: 12, ..answer() };
         assert_eq!(follower.on_answer(3, 10, &behind, &log), []);
+    }
+
+    #[test]
+    fn an_empty_log_takes_a_first_batch_that_begins_before_the_leaders_start() {
+        let mut follower = Follower::new(1, 3, 10);
+        let records = Answer { first_offset: Some(7), next_offset: 15, log_start: 10, ..answer() };
+        let effects = follower.on_answer(3, 10, &records, &Log(10, 10, vec![]));
+        let expected = [Effect::StartOverAt(7), Effect::Append, Effect::AdvanceStart(10)];
+        assert_eq!(effects, expected);
+        let effects = follower.on_answer(3, 10, &records, &Log(9, 10, vec![(3, 9)]));
+        assert_eq!(effects, [Effect::BackOff], "what it holds is not overwritten");
     }
 
     #[test]
