@@ -1,7 +1,7 @@
 //! Followers' side of replication: one task and one connection per leading broker.
 //!
-//! A round: ask the leader for all partitions followed from it, append what came, wait until it is
-//! synced, ask again. Kafka's protocol has one number for "I want from here on" and "I hold all
+//! A round: wait until what was appended is synced, ask the leader for all partitions followed from
+//! it, append what came. Kafka's protocol has one number for "I want from here on" and "I hold all
 //! below": a durable topic's follower may therefore not ask from past what it has synced. The wait
 //! is one group commit for all partitions of a round; asking ahead of the disk would need two
 //! connections and is left for later.
@@ -9,7 +9,7 @@
 //! Invariants: a partition that fails is left out for `replica.fetch.backoff.ms` and holds up no
 //! other; an answer is applied only in the leader epoch it was asked in; when the set of partitions
 //! changes, a long poll in flight is given up and asked anew, so that a new partition never waits
-//! for an old one. Leaders older than Kafka 3.5 (Fetch 15) are not spoken to. Deliberately absent:
+//! for an old one; a long poll lasts no longer than the wait of a partition that is left out of it. Leaders older than Kafka 3.5 (Fetch 15) are not spoken to. Deliberately absent:
 //! fetch sessions towards the leader; each request names all partitions.
 
 use std::collections::BTreeMap;
@@ -120,6 +120,9 @@ impl Fetcher {
 
     async fn round(&mut self, connection: &mut Option<Arc<dyn RemoteLeader>>) {
         let followed = self.followed.borrow_and_update().clone();
+        if !self.wait_for_disk(&followed).await {
+            return;
+        }
         let asked = self.askable(&followed);
         if asked.is_empty() {
             if followed.is_empty() {
@@ -141,16 +144,13 @@ impl Fetcher {
         let answered = tokio::select! {
             biased;
             _ = changed.changed() => None,
-            answered = leader.fetch(self.request(&asked)) => Some(answered),
+            answered = leader.fetch(self.request(&followed, &asked)) => Some(answered),
         };
         match answered {
             // The answer to a question that is outdated would hold up the next one.
             None => *connection = None,
             Some(Ok(response)) => match response.error_code.err() {
-                None => {
-                    self.take(&leader, asked, response).await;
-                    self.wait_for_disk(&followed).await;
-                }
+                None => self.take(&leader, asked, response).await,
                 Some(code) => {
                     tracing::warn!(leader = self.leader, ?code, "the leader refused a fetch");
                     *connection = None;
@@ -208,29 +208,27 @@ impl Fetcher {
     }
 
     /// What was appended must be synced before it can be asked past. To ask for the rest meanwhile
-    /// would leave those partitions, and the producers behind them, waiting for a whole long poll.
-    async fn wait_for_disk(&mut self, followed: &Followed) {
+    /// would leave those partitions, and the producers behind them, waiting for a long poll.
+    /// Returns false when something else is to be followed by now.
+    async fn wait_for_disk(&mut self, followed: &Followed) -> bool {
         let clock = self.partitions.context.env.clock.clone();
         let patience = self.partitions.context.settings.replica_fetch_wait_max;
         let waiter = Arc::new(Notify::new());
         let mut deadline = std::pin::pin!(clock.sleep(patience));
         loop {
-            let unsynced = |log: &crate::log::Log| {
-                log.synced_offset() < log.end_offset() && !planted!(FollowerAcknowledgesBeforeSync)
-            };
-            let waiting: Vec<_> = followed.iter().filter(|(it, _)| unsynced(&it.log)).collect();
+            let waiting: Vec<_> = followed.iter().filter(|(it, _)| waits_for_disk(it)).collect();
             for (partition, _) in &waiting {
                 partition.on_commit.add(&waiter);
             }
             // A sync between the look and the registration wakes nobody: look again.
-            if !waiting.iter().any(|(it, _)| unsynced(&it.log)) {
-                return;
+            if !waiting.iter().any(|(it, _)| waits_for_disk(it)) {
+                return true;
             }
             tokio::select! {
                 biased;
-                _ = self.followed.changed() => return,
+                _ = self.followed.changed() => return false,
                 () = waiter.notified() => {}
-                () = &mut deadline => return,
+                () = &mut deadline => return true,
             }
         }
     }
@@ -245,16 +243,24 @@ impl Fetcher {
             let key = (partition.topic_id, partition.id.partition, *epoch);
             let delayed = self.delayed.contains_key(&key);
             // A full disk is left alone until there is room again.
-            let synced =
-                partition.log.synced_offset() >= from || planted!(FollowerAcknowledgesBeforeSync);
-            if !delayed && partition.log.has_room() && synced {
+            if !delayed && partition.log.has_room() && !waits_for_disk(partition) {
                 asked.push(Asked { partition: partition.clone(), epoch: *epoch, from });
             }
         }
         asked
     }
 
-    fn request(&self, asked: &[Asked]) -> FetchRequest {
+    /// How long the leader may wait for records: what is left out must be asked for soon.
+    fn patience(&self, followed: &Followed) -> Millis {
+        let context = &self.partitions.context;
+        let longest = context.settings.replica_fetch_wait_max.as_millis() as Millis;
+        let next = self.delayed.values().min().map_or(longest, |until| until - context.now());
+        let slow_disk = followed.iter().any(|(it, _)| waits_for_disk(it));
+        let next = if slow_disk { next.min(SOON.as_millis() as Millis) } else { next };
+        next.clamp(1, longest.max(1))
+    }
+
+    fn request(&self, followed: &Followed, asked: &[Asked]) -> FetchRequest {
         let settings = &self.partitions.context.settings;
         let mut topics: Vec<FetchTopic> = Vec::new();
         for it in asked {
@@ -282,7 +288,7 @@ impl Fetcher {
         let state = ReplicaState::default().with_replica_id(BrokerId(me)).with_replica_epoch(epoch);
         FetchRequest::default()
             .with_replica_state(state)
-            .with_max_wait_ms(settings.replica_fetch_wait_max.as_millis() as i32)
+            .with_max_wait_ms(self.patience(followed) as i32)
             .with_min_bytes(settings.replica_fetch_min_bytes)
             .with_max_bytes(settings.replica_fetch_response_max_bytes)
             .with_topics(topics)
@@ -372,6 +378,12 @@ impl Fetcher {
             Some(code) => Err(format!("{code:?}")),
         }
     }
+}
+
+/// Whether something was appended that is not synced yet.
+fn waits_for_disk(partition: &Partition) -> bool {
+    let log = &partition.log;
+    log.synced_offset() < log.end_offset() && !planted!(FollowerAcknowledgesBeforeSync)
 }
 
 /// Applies one partition's answer. Returns what is left to do.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod dirs;
+mod fetching;
 
 use std::time::Duration;
 
