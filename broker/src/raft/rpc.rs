@@ -170,27 +170,35 @@ pub fn read_begin(
     Some((begin, address))
 }
 
-pub fn begin_response(known: Known) -> BeginQuorumEpochResponse {
-    let partition = begin_response::PartitionData::default()
-        .with_error_code(code(known.error))
-        .with_leader_id(id(known.leader))
-        .with_leader_epoch(known.epoch);
-    let topic = begin_response::TopicData::default()
-        .with_topic_name(topic())
-        .with_partitions(vec![partition]);
-    BeginQuorumEpochResponse::default().with_topics(vec![topic])
+/// The answers to BeginQuorumEpoch and EndQuorumEpoch differ in their names only.
+macro_rules! notice_answer {
+    ($write:ident, $read:ident, $response:ident, $schema:ident) => {
+        pub fn $write(known: Known) -> $response {
+            let partition = $schema::PartitionData::default()
+                .with_error_code(code(known.error))
+                .with_leader_id(id(known.leader))
+                .with_leader_epoch(known.epoch);
+            let topic = $schema::TopicData::default()
+                .with_topic_name(topic())
+                .with_partitions(vec![partition]);
+            $response::default().with_topics(vec![topic])
+        }
+
+        pub fn $read(response: &$response) -> Known {
+            match response.topics.first().and_then(|topic| topic.partitions.first()) {
+                Some(it) if response.error_code == 0 => Known {
+                    error: Error::of(it.error_code),
+                    leader: leader(it.leader_id),
+                    epoch: it.leader_epoch,
+                },
+                _ => nothing(response.error_code),
+            }
+        }
+    };
 }
 
-pub fn read_begin_response(response: &BeginQuorumEpochResponse) -> Known {
-    match response.topics.first().and_then(|topic| topic.partitions.first()) {
-        Some(it) if response.error_code == 0 => Known {
-            error: Error::of(it.error_code),
-            leader: leader(it.leader_id),
-            epoch: it.leader_epoch,
-        },
-        _ => nothing(response.error_code),
-    }
-}
+notice_answer!(begin_response, read_begin_response, BeginQuorumEpochResponse, begin_response);
+notice_answer!(end_response, read_end_response, EndQuorumEpochResponse, end_response);
 
 pub fn end_request(
     cluster: &str,
@@ -230,28 +238,6 @@ pub fn read_end(request: &EndQuorumEpochRequest) -> Option<EndRequest> {
     let candidates = it.preferred_candidates.iter().map(|it| it.candidate_id.0);
     let preferred = it.preferred_successors.iter().copied().chain(candidates).collect();
     Some(EndRequest { epoch: it.leader_epoch, leader: it.leader_id.0, preferred })
-}
-
-pub fn end_response(known: Known) -> EndQuorumEpochResponse {
-    let partition = end_response::PartitionData::default()
-        .with_error_code(code(known.error))
-        .with_leader_id(id(known.leader))
-        .with_leader_epoch(known.epoch);
-    let topic = end_response::TopicData::default()
-        .with_topic_name(topic())
-        .with_partitions(vec![partition]);
-    EndQuorumEpochResponse::default().with_topics(vec![topic])
-}
-
-pub fn read_end_response(response: &EndQuorumEpochResponse) -> Known {
-    match response.topics.first().and_then(|topic| topic.partitions.first()) {
-        Some(it) if response.error_code == 0 => Known {
-            error: Error::of(it.error_code),
-            leader: leader(it.leader_id),
-            epoch: it.leader_epoch,
-        },
-        _ => nothing(response.error_code),
-    }
 }
 
 /// How a replica fetches.
