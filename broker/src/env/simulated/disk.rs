@@ -3,8 +3,9 @@
 //! Names follow an ordered journal, as on ext4 and xfs: after a loss of power the tree of names is
 //! as it was at some moment since the last [`Disk::sync_dir`]. Contents follow no order: of each
 //! unsynced page either the old bytes or the new remain, and the length is anything in between, so
-//! that a tail may be torn, missing or filled with zeros. What else can go wrong is told to it by
-//! `disk_faults`.
+//! that a tail may be torn, missing or filled with zeros. A size, if it is given one, is only told
+//! ([`Disk::space`]): writes past it succeed, so that what keeps a reserve can be tested, and what
+//! does not keep it shows. What else can go wrong is told to it by `disk_faults`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, IoSlice};
@@ -15,7 +16,7 @@ use imbl::OrdMap;
 use parking_lot::Mutex;
 
 use super::disk_faults::{Does, Faults};
-use crate::env::disk::{Disk, DiskFile, Entry, Open};
+use crate::env::disk::{Disk, DiskFile, Entry, Open, Space};
 use crate::env::random::Random;
 
 const PAGE: usize = 4096;
@@ -43,12 +44,24 @@ struct State {
     /// Who holds a lock: a number for each taking.
     locks: BTreeMap<PathBuf, u64>,
     locks_taken: u64,
+    /// Of the volume, in bytes; `None`: without end.
+    size: Option<u64>,
 }
 
 impl SimulatedDisk {
     /// A disk that never waits and never fails.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes the volume so large, from now on; `None`: without end.
+    pub fn set_size(&self, bytes: Option<u64>) {
+        self.state.lock().size = bytes;
+    }
+
+    /// Bytes of all files that have a name.
+    pub fn used(&self) -> u64 {
+        self.state.lock().used()
     }
 
     /// The process that used the disk has died: its locks are free, its writes are kept.
@@ -112,6 +125,14 @@ impl State {
     fn change(&mut self, change: impl FnOnce(&mut Tree)) {
         self.unsynced.push(self.tree.clone());
         change(&mut self.tree);
+    }
+
+    fn used(&self) -> u64 {
+        let of = |node: &Node| match node {
+            Node::Dir => 0,
+            Node::File(file) => file.0.lock().bytes.len() as u64,
+        };
+        self.tree.values().map(of).sum()
     }
 
     fn require_parent(&self, path: &Path) -> io::Result<()> {
@@ -241,6 +262,14 @@ impl Disk for SimulatedDisk {
         // An ordered journal: what came before in any folder is durable, too.
         self.state.lock().unsynced.clear();
         Ok(())
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        let state = self.state.lock();
+        let Some(total) = state.size else {
+            return Ok(Space { total: u64::MAX, available: u64::MAX });
+        };
+        Ok(Space { total, available: total.saturating_sub(state.used()) })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -442,6 +471,20 @@ mod tests {
         disk.rename(Path::new("/d/t-0"), Path::new("/d/t-0.x-delete")).unwrap();
         assert!(!disk.exists(Path::new("/d/t-0/log")));
         assert_eq!(disk.read(Path::new("/d/t-0.x-delete/log")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_files_take_is_missing_from_the_volume_until_they_are_removed() {
+        let disk = SimulatedDisk::new();
+        let space = || disk.space(Path::new("/")).unwrap();
+        assert_eq!(space().available, u64::MAX);
+        disk.set_size(Some(1000));
+        write(&disk, "/f", &[1; 300], 100);
+        assert_eq!(space(), Space { total: 1000, available: 600 });
+        write(&disk, "/g", &[1; 700], 0);
+        assert_eq!(space().available, 0);
+        disk.remove_file(Path::new("/f")).unwrap();
+        assert_eq!((space().available, disk.used()), (300, 700));
     }
 
     #[test]
