@@ -79,7 +79,7 @@ fn delete(
         return Err(ErrorCode::InvalidTopicException);
     }
     let partition = partitions.as_leader(topic, asked.partition_index, ANY_EPOCH)?;
-    if !partition.log.config().delete {
+    if !partition.log().config().delete {
         return Err(ErrorCode::PolicyViolation);
     }
     let wanted = partition.delete_records(asked.offset)?;

@@ -1,6 +1,7 @@
 //! DescribeLogDirs: the log directories of this broker and the partitions in them.
 //!
-//! Versions 1 to 4, which carries the size of each volume and what is free on it.
+//! Versions 1 to 4, which carries the size of each volume and what is free on it. A replica that is
+//! being moved is shown in both directories; its copy's lag is what is left to be copied.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +18,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
 use crate::error::ErrorCode;
+use crate::log::{Log, LogDir};
 
 pub const API: Api = Api::new(ApiKey::DescribeLogDirs, 1..=4).handled_by(handler!(handle));
 
@@ -39,18 +41,22 @@ async fn handle(
             continue;
         }
         let mut topics = BTreeMap::<Arc<str>, Vec<DescribeLogDirsPartition>>::new();
-        for log in dir.logs() {
+        for (log, is_future) in with_futures(dir) {
             let (name, index) = (&log.partition().topic, log.partition().partition);
             if !wanted(name, index) {
                 continue;
             }
             let here = partitions.get(name, index);
-            let lag = here.map_or(0, |it| (it.high_watermark() - log.end_offset()).max(0));
+            let lag = here.map_or(0, |here| {
+                let all = if is_future { here.log().end_offset() } else { here.high_watermark() };
+                (all - log.end_offset()).max(0)
+            });
             topics.entry(name.clone()).or_default().push(
                 DescribeLogDirsPartition::default()
                     .with_partition_index(index)
                     .with_partition_size(log.size() as i64)
-                    .with_offset_lag(lag),
+                    .with_offset_lag(lag)
+                    .with_is_future_key(is_future),
             );
         }
         let space = dir.space();
@@ -70,6 +76,12 @@ async fn handle(
     }
     results.extend(partitions.dirs.broken().keys().map(|path| offline(path)));
     Reply::Now(DescribeLogDirsResponse::default().with_results(results))
+}
+
+/// The logs of a directory, and whether they are to take the place of one in another.
+fn with_futures(dir: &LogDir) -> impl Iterator<Item = (Arc<Log>, bool)> {
+    let logs = dir.logs().into_iter().map(|log| (log, false));
+    logs.chain(dir.futures().into_iter().map(|log| (log, true)))
 }
 
 fn offline(path: &Path) -> DescribeLogDirsResult {

@@ -28,7 +28,7 @@ async fn handle(
             match broker.partitions.as_leader(&topic.name, *index, ANY_EPOCH) {
                 Err(code) => answer.with_error_code(code.code()),
                 Ok(partition) => {
-                    let producers = partition.log.producers();
+                    let producers = partition.log().producers();
                     answer.with_active_producers(producers.iter().map(state).collect())
                 }
             }

@@ -128,7 +128,7 @@ fn locate(
     }
     let partition =
         partitions.as_leader(topic, asked.partition_index, asked.current_leader_epoch)?;
-    let log = &partition.log;
+    let log = partition.log();
     let at = |offset: Offset, leader_epoch| {
         Ok(Some(TimestampOffset { timestamp: -1, offset, leader_epoch }))
     };
@@ -155,7 +155,7 @@ fn locate(
 /// consumers read, until its own high watermark has reached the start of its epoch.
 fn end_for(partition: &Partition, reader: Reader, version: i16) -> Result<Offset, ErrorCode> {
     let Reader::Consumer { read_committed } = reader else {
-        return Ok(partition.log.end_offset());
+        return Ok(partition.log().end_offset());
     };
     if partition.is_catching_up() {
         let since = if version >= 5 {

@@ -30,7 +30,7 @@ async fn handle(
             let known = asked.current_leader_epoch;
             match broker.partitions.as_leader(&topic.topic, asked.partition, known) {
                 Err(code) => answer.with_error_code(code.code()),
-                Ok(partition) => match partition.log.end_offset_for_epoch(asked.leader_epoch) {
+                Ok(partition) => match partition.log().end_offset_for_epoch(asked.leader_epoch) {
                     Some((epoch, end)) => answer.with_leader_epoch(epoch).with_end_offset(end),
                     None => answer,
                 },

@@ -164,7 +164,7 @@ impl Producing<'_> {
         let appended = partition.append(records, self.acks == -1, ANY_EPOCH, Origin::Client);
         appended.inspect_err(|refusal| {
             if tells_start_offset(refusal.code) {
-                *start_offset = partition.log.start_offset();
+                *start_offset = partition.log().start_offset();
             }
         })
     }

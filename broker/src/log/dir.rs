@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::checkpoint::{self, Offsets};
 use super::config::LogConfig;
+use super::future::Futures;
 use super::identity::{self, Folder};
 use super::load::{self, Known};
 use super::meta_properties::MetaProperties;
@@ -54,13 +55,15 @@ pub struct LogDir {
     pub(super) shared: Arc<Shared>,
     meta: MetaProperties,
     options: LogDirOptions,
-    logs: Mutex<BTreeMap<TopicPartition, Arc<Log>>>,
+    pub(super) logs: Mutex<BTreeMap<TopicPartition, Arc<Log>>>,
     /// Found on the disk, and not opened so far.
     pub(super) unopened: Mutex<BTreeSet<TopicPartition>>,
     /// Being opened, by one thread each: two would tidy up and write the same files.
     opening: Mutex<BTreeMap<TopicPartition, Arc<Mutex<()>>>>,
+    /// Replicas that are to take the place of one in another directory.
+    pub(super) futures: Mutex<Futures>,
     /// One folder is made, renamed or removed at a time; `logs` is not held for so long.
-    changing: Mutex<()>,
+    pub(super) changing: Mutex<()>,
     /// The broker epoch of the run that ended cleanly, if the last one did.
     clean: Option<BrokerEpoch>,
     /// The log start offsets as they are in the file.
@@ -98,6 +101,7 @@ impl LogDir {
             logs: Mutex::default(),
             unopened: Mutex::default(),
             opening: Mutex::default(),
+            futures: Mutex::default(),
             changing: Mutex::default(),
             clean,
             starts: Mutex::new(starts),
@@ -137,9 +141,7 @@ impl LogDir {
                 }
                 Folder::Deleted => remove(&self.shared.env, &path.join(&entry.name)),
                 Folder::Metadata => {}
-                Folder::Future(_) => {
-                    tracing::warn!(folder = entry.name, "ignored a replica that was being moved");
-                }
+                Folder::Future(partition) => self.find_future(partition, entry.name),
                 Folder::Stray => {
                     tracing::warn!(folder = entry.name, "set aside: belongs to no replica here");
                 }
@@ -194,17 +196,27 @@ impl LogDir {
         if !self.unopened.lock().contains(partition) {
             return Ok(None);
         }
+        let log = self.load(partition, &partition.to_string(), config)?;
+        self.logs.lock().insert(partition.clone(), log.clone());
+        self.unopened.lock().remove(partition);
+        Ok(Some(log))
+    }
+
+    /// What was found in `folder`, with what the checkpoints say of it. A partition has one replica
+    /// here at most, in place or to come, so their names say whose they are.
+    pub(super) fn load(
+        &self,
+        partition: &TopicPartition,
+        folder: &str,
+        config: LogConfig,
+    ) -> Result<Arc<Log>, Fault> {
         let known = Known {
             clean: self.clean.is_some(),
             recovery_point: self.shared.recovery_points.lock().get(partition).copied().unwrap_or(0),
             start: self.starts.lock().get(partition).copied().unwrap_or(0),
         };
-        let folder = partition.to_string();
-        let log = load::open(&self.shared, partition.clone(), &folder, config, known)
-            .inspect_err(|fault| self.shared.fail_if_broken(fault))?;
-        self.logs.lock().insert(partition.clone(), log.clone());
-        self.unopened.lock().remove(partition);
-        Ok(Some(log))
+        load::open(&self.shared, partition.clone(), folder, config, known)
+            .inspect_err(|fault| self.shared.fail_if_broken(fault))
     }
 
     /// Opens all logs that were found, several at a time.
@@ -279,9 +291,7 @@ impl LogDir {
         topic_id: Option<Uuid>,
         config: LogConfig,
     ) -> Result<Arc<Log>, Fault> {
-        if let Some(why) = self.shared.why_offline() {
-            return Err(Fault::Start(format!("{}: offline: {why}", self.path().display())));
-        }
+        self.check_online()?;
         let _one_at_a_time = self.changing.lock();
         let log = if let Some(log) = self.open_log(partition, config.clone())? {
             log
@@ -304,14 +314,26 @@ impl LogDir {
         Ok(log)
     }
 
+    pub(super) fn check_online(&self) -> Result<(), Fault> {
+        match self.shared.why_offline() {
+            Some(why) => Err(Fault::Start(format!("{}: offline: {why}", self.path().display()))),
+            None => Ok(()),
+        }
+    }
+
     /// Blocking. The log is gone at once for everybody, its files after `file.delete.delay.ms`.
     pub fn delete(&self, partition: &TopicPartition) -> Result<bool, Fault> {
         let _one_at_a_time = self.changing.lock();
         let Some(log) = self.logs.lock().remove(partition) else { return Ok(false) };
-        let to = self.rename(&log, identity::DELETED)?;
+        self.doom(&log)?;
+        Ok(true)
+    }
+
+    pub(super) fn doom(&self, log: &Log) -> Result<(), Fault> {
+        let to = self.rename(log, identity::DELETED)?;
         let due = self.shared.env.clock.wall_ms() + log.config().file_delete_delay_ms;
         self.shared.remove_later([to], due);
-        Ok(true)
+        Ok(())
     }
 
     /// Blocking. As [`Self::delete`], but the folder stays, for a person to look at.
@@ -341,19 +363,23 @@ impl LogDir {
         Ok(to)
     }
 
-    fn rename_folder(
+    pub(super) fn rename_folder(
         &self,
         from: &Path,
         partition: &TopicPartition,
         suffix: &str,
     ) -> Result<PathBuf, Fault> {
         let to = self.path().join(identity::renamed(&self.shared.env, partition, suffix));
+        self.rename_durably(from, &to)?;
+        Ok(to)
+    }
+
+    pub(super) fn rename_durably(&self, from: &Path, to: &Path) -> Result<(), Fault> {
         let disk = &*self.shared.env.disk;
-        disk.rename(from, &to)
+        disk.rename(from, to)
             .and_then(|()| disk.sync_dir(self.path()))
             .map_err(Fault::disk(from))
-            .inspect_err(|fault| self.shared.fail_unless_full(fault))?;
-        Ok(to)
+            .inspect_err(|fault| self.shared.fail_unless_full(fault))
     }
 
     /// The high watermarks that the last run left behind.
@@ -365,7 +391,9 @@ impl LogDir {
     pub fn write_high_watermarks(&self, offsets: &Offsets) -> Result<(), Fault> {
         let mut all: Offsets = {
             let logs = self.logs.lock();
-            let ours = offsets.iter().filter(|(id, _)| logs.contains_key(*id));
+            let futures = self.futures.lock();
+            let here = |id: &TopicPartition| logs.contains_key(id) || futures.open.contains_key(id);
+            let ours = offsets.iter().filter(|(id, _)| here(id));
             ours.map(|(id, offset)| (id.clone(), *offset)).collect()
         };
         for id in &*self.unopened.lock() {
@@ -387,7 +415,7 @@ impl LogDir {
             self.shared.fail_unless_full(&fault);
         }
         if expire {
-            self.logs().iter().for_each(|log| log.expire_producers(now));
+            self.all_logs().iter().for_each(|log| log.expire_producers(now));
         }
     }
 }

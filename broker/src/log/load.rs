@@ -115,6 +115,7 @@ pub(super) fn open(
         closed: AtomicBool::new(false),
         listener: RwLock::new(None),
         extra_snapshot: Mutex::new(extra),
+        held: AtomicI64::new(Offset::MAX),
         writer: Mutex::new(Writer {
             active: loaded.active,
             producers: ProducerState::default(),

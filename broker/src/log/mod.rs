@@ -12,7 +12,7 @@
 //! - no fsync that failed is ever believed later: the whole directory goes offline.
 //!
 //! Deliberately absent: compaction (segments of a topic that is only compacted are kept), the
-//! transaction index, tiered storage, moves between directories (`-future` folders are ignored).
+//! transaction index, tiered storage.
 
 mod append;
 mod checkpoint;
@@ -21,11 +21,13 @@ mod dir;
 mod dirs;
 mod epochs;
 mod flusher;
+mod future;
 mod identity;
 mod index;
 mod indexes;
 mod load;
 mod meta_properties;
+mod moving;
 mod partition_log;
 mod persist;
 mod producer_state;
@@ -45,6 +47,7 @@ pub use checkpoint::{Offsets, uuid_from_text, uuid_to_text};
 pub use config::{FlushPolicy, LogConfig};
 pub use dir::{LogDir, LogDirOptions};
 pub use dirs::LogDirs;
+pub use future::can_be_moved;
 pub use meta_properties::MetaProperties;
 pub use partition_log::{Log, SyncListener};
 pub use producer_state::{CompletedTransaction, Origin, Producer, WrittenBatch};

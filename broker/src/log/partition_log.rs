@@ -58,6 +58,8 @@ pub struct Log {
     pub(super) listener: RwLock<Option<Arc<dyn SyncListener>>>,
     /// A producer snapshot that belongs to the recovery point and not to a segment.
     pub(super) extra_snapshot: Mutex<Option<Offset>>,
+    /// Nothing from here on is told to be durable: see [`Log::take_over`].
+    pub(super) held: AtomicI64,
 }
 
 /// What only the holder of the writer lock changes.
@@ -111,6 +113,10 @@ impl Log {
     }
     /// All below may be acknowledged as far as this disk is concerned.
     pub fn synced_offset(&self) -> Offset {
+        let held = self.held.load(Ordering::Acquire);
+        if held != Offset::MAX {
+            return held;
+        }
         match self.config.load().flush {
             FlushPolicy::Sync => self.flushed.load(Ordering::Acquire),
             FlushPolicy::PageCache => self.end_offset(),

@@ -22,14 +22,15 @@ impl LogDir {
     pub fn checkpoint(&self) -> Result<(), Fault> {
         // What nobody has opened yet is as it was. What is opened meanwhile is in both.
         let (mut points, mut starts) = {
-            let unopened = self.unopened.lock();
+            let (unopened, futures) = (self.unopened.lock(), self.futures.lock());
             let of_unopened = |offsets: &Offsets| {
-                let kept = offsets.iter().filter(|(id, _)| unopened.contains(*id));
+                let is = |id| unopened.contains(id) || futures.unopened.contains_key(id);
+                let kept = offsets.iter().filter(|(id, _)| is(*id));
                 kept.map(|(id, offset)| (id.clone(), *offset)).collect::<Offsets>()
             };
             (of_unopened(&self.shared.recovery_points.lock()), of_unopened(&self.starts.lock()))
         };
-        for log in &self.logs() {
+        for log in &self.all_logs() {
             let start = log.start_offset();
             let first = log.segments.load().first_key_value().map_or(0, |(base, _)| *base);
             if start > first {
@@ -41,7 +42,7 @@ impl LogDir {
         let mut written = self.shared.recovery_points.lock();
         for (partition, point) in &mut points {
             // A truncation between may have lowered it.
-            if let Some(log) = self.log(partition) {
+            if let Some(log) = self.log(partition).or_else(|| self.future(partition)) {
                 *point = log.recovery_point().min(*point);
             }
         }
@@ -64,7 +65,7 @@ impl LogDir {
     pub async fn shut_down_cleanly(self: &Arc<Self>, epoch: BrokerEpoch) -> Result<(), Fault> {
         self.stop_tasks();
         let env = &self.shared.env;
-        futures::stream::iter(self.logs())
+        futures::stream::iter(self.all_logs())
             .for_each_concurrent(AT_ONCE, |log| env.blocking(move || log.close()))
             .await;
         if let Some(why) = self.shared.why_offline() {

@@ -38,7 +38,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 const PER_REQUEST: usize = 2250;
 
 /// The directory that the image names for the replica of `broker`.
-fn assigned(image: &PartitionImage, broker: NodeId) -> Option<Uuid> {
+pub(super) fn assigned(image: &PartitionImage, broker: NodeId) -> Option<Uuid> {
     let at = image.replicas.iter().position(|id| *id == broker)?;
     image.directories.get(at).copied()
 }
@@ -76,7 +76,9 @@ impl Partitions {
         let config = log_config::of_topic(image, &self.context.settings, &id.topic);
         let log = dir.create(id, Some(topic.id), config.clone())?;
         log.set_config(config);
-        if assigned != Some(dir.directory_id()) {
+        self.moves.forget_wish(id);
+        let moving = self.resume_move(id, topic.id, &log, assigned)?;
+        if !moving && assigned != Some(dir.directory_id()) {
             self.context.assign(topic.id, id.partition, dir.directory_id());
         }
         let partition = Partition::new(id.clone(), topic.id, log, known, self.context.clone());
@@ -100,6 +102,16 @@ impl Partitions {
                 dir.set_aside(id)?;
             }
         }
+        if holders.len() > 1 {
+            let (moved, left) = moved_away(id, holders);
+            holders = left;
+            for dir in moved {
+                tracing::info!(partition = %id, dir = %dir.path().display(), "has moved away; removed");
+                if !dir.delete(id)? {
+                    dir.remove_found(id)?;
+                }
+            }
+        }
         holders.sort_by_key(|dir| Some(dir.directory_id()) != assigned);
         for other in holders.split_off(holders.len().min(1)) {
             tracing::warn!(partition = %id, dir = %other.path().display(), "stray: it is in two log directories; set aside");
@@ -108,8 +120,11 @@ impl Partitions {
         if let Some(dir) = holders.pop() {
             return Ok(dir.clone());
         }
+        if let Some(dir) = self.abandoned(topic_id, id, assigned)? {
+            return Ok(dir);
+        }
         let directory = assigned.filter(|directory| directory.as_u128() >= FIRST_ID);
-        let named = directory.and_then(|directory| self.dirs.by_id(directory));
+        let named = self.moves.wish(id).or(directory).and_then(|it| self.dirs.by_id(it));
         if let Some(dir) = named.filter(|dir| dir.why_offline().is_none()) {
             return Ok(dir.clone());
         }
@@ -118,6 +133,33 @@ impl Partitions {
             return Err(offline());
         }
         self.dirs.emptiest().cloned().ok_or_else(offline)
+    }
+
+    /// A future replica without the one that it was to follow. It is the partition's if it had
+    /// caught up, which the image tells, and that other one is not in a directory that may return.
+    fn abandoned(
+        &self,
+        topic_id: Uuid,
+        id: &TopicPartition,
+        assigned: Option<Uuid>,
+    ) -> Result<Option<Arc<LogDir>>, Fault> {
+        let found: Vec<_> = self.dirs.online().filter(|dir| dir.found_future(id)).collect();
+        if !found.is_empty() && self.dirs.any_offline() {
+            return Err(Fault::Start(format!("the log directory of {id} is offline")));
+        }
+        let mut home = None;
+        for dir in found {
+            let ours = dir.future_topic_id(id)?.is_none_or(|it| it == topic_id);
+            if ours && assigned == Some(dir.directory_id()) {
+                tracing::warn!(partition = %id, "what it was moved from is gone; its copy is used");
+                dir.promote(id)?;
+                home = Some(dir.clone());
+            } else {
+                tracing::warn!(partition = %id, "stray: a copy of what is not here; set aside");
+                dir.set_future_aside(id)?;
+            }
+        }
+        Ok(home)
     }
 
     /// A replica that the image gives this broker cannot be used.
@@ -146,9 +188,12 @@ impl Partitions {
     /// Blocking. Nothing in `dir` can be read or written any more: who asks is told so.
     pub fn on_offline(&self, dir: &LogDir) {
         let mut lost = Vec::new();
-        for log in dir.logs() {
+        for log in dir.logs().into_iter().chain(dir.futures()) {
             let id = log.partition();
             let Some(partition) = self.get(&id.topic, id.partition) else { continue };
+            if !Arc::ptr_eq(&partition.log(), &log) {
+                continue;
+            }
             self.offline.write().insert(id.clone(), false);
             self.take_out(id);
             partition.retire();
@@ -176,7 +221,31 @@ impl Partitions {
                 tracing::error!(partition = %id, %fault, "could not be set aside");
             }
         }
+        for dir in self.dirs.online() {
+            for id in dir.unopened_futures().into_iter().filter(unclaimed) {
+                tracing::warn!(partition = %id, "stray: a copy, in no image for this broker; set aside");
+                if let Err(fault) = dir.set_future_aside(&id) {
+                    tracing::error!(partition = %id, %fault, "could not be set aside");
+                }
+            }
+        }
     }
+}
+
+/// Of those that hold the replica, the ones from which it was moved to another of them.
+fn moved_away<'a>(
+    id: &TopicPartition,
+    holders: Vec<&'a Arc<LogDir>>,
+) -> (Vec<&'a Arc<LogDir>>, Vec<&'a Arc<LogDir>>) {
+    let ids: Vec<_> = holders.iter().map(|dir| dir.directory_id()).collect();
+    let mut left = ids.clone();
+    for dir in &holders {
+        let to = dir.moved_to(id).filter(|to| *to != dir.directory_id());
+        if to.is_some_and(|to| left.contains(&to)) {
+            left.retain(|it| *it != dir.directory_id());
+        }
+    }
+    holders.into_iter().partition(|dir| !left.contains(&dir.directory_id()))
 }
 
 /// Tells the controller where replicas lie; one request at a time, until it has been accepted.

@@ -239,11 +239,11 @@ impl Fetcher {
         self.delayed.retain(|_, until| *until > now);
         let mut asked = Vec::with_capacity(followed.len());
         for (partition, epoch) in followed {
-            let from = partition.log.end_offset();
+            let from = partition.log().end_offset();
             let key = (partition.topic_id, partition.id.partition, *epoch);
             let delayed = self.delayed.contains_key(&key);
             // A full disk is left alone until there is room again.
-            if !delayed && partition.log.has_room() && !waits_for_disk(partition) {
+            if !delayed && partition.log().has_room() && !waits_for_disk(partition) {
                 asked.push(Asked { partition: partition.clone(), epoch: *epoch, from });
             }
         }
@@ -264,7 +264,7 @@ impl Fetcher {
         let settings = &self.partitions.context.settings;
         let mut topics: Vec<FetchTopic> = Vec::new();
         for it in asked {
-            let log = &it.partition.log;
+            let log = it.partition.log();
             let partition = FetchPartition::default()
                 .with_partition(it.partition.id.partition)
                 .with_current_leader_epoch(it.epoch)
@@ -382,7 +382,7 @@ impl Fetcher {
 
 /// Whether something was appended that is not synced yet.
 fn waits_for_disk(partition: &Partition) -> bool {
-    let log = &partition.log;
+    let log = partition.log();
     log.synced_offset() < log.end_offset() && !planted!(FollowerAcknowledgesBeforeSync)
 }
 

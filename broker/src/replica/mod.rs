@@ -2,7 +2,7 @@
 //!
 //! [`leader`] and [`follower`] are pure roles; [`partition`] drives them over a log; [`partitions`]
 //! holds all of this broker and follows the image; [`fetcher`] copies from leaders; [`isr`] asks
-//! the controller; [`directories`] says where replicas lie; [`tasks`] does what is due now and then.
+//! the controller; [`directories`] says where replicas lie, [`moves`] moves them; [`tasks`] does what is due now and then.
 
 pub mod context;
 pub mod directories;
@@ -11,6 +11,7 @@ pub mod follower;
 pub mod isr;
 pub mod leader;
 pub mod log_config;
+pub mod moves;
 pub mod partition;
 pub mod partitions;
 #[cfg(feature = "simulation")]

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -35,7 +36,8 @@ pub const ANY_EPOCH: LeaderEpoch = -1;
 pub struct Partition {
     pub id: TopicPartition,
     pub topic_id: Uuid,
-    pub log: Arc<Log>,
+    /// Changes when the replica moves to another directory, under both locks.
+    log: ArcSwap<Log>,
     context: Arc<Context>,
     /// Held while the log follows a leader, and while the role changes; taken before `role`.
     following: Mutex<()>,
@@ -79,7 +81,7 @@ impl Partition {
         let partition = Arc::new(Self {
             id,
             topic_id,
-            log,
+            log: ArcSwap::new(log),
             context,
             following: Mutex::new(()),
             role: Mutex::new(Role::Idle(ANY_EPOCH)),
@@ -87,9 +89,40 @@ impl Partition {
             on_append: Watchers::default(),
             on_commit: Watchers::default(),
         });
-        let listener: Arc<dyn SyncListener> = Arc::new(Synced(Arc::downgrade(&partition)));
-        partition.log.set_sync_listener(Some(listener));
+        partition.hear_of_syncs();
         partition
+    }
+
+    fn hear_of_syncs(self: &Arc<Self>) {
+        let listener: Arc<dyn SyncListener> = Arc::new(Synced(Arc::downgrade(self)));
+        self.log().set_sync_listener(Some(listener));
+    }
+
+    pub fn log(&self) -> Arc<Log> {
+        self.log.load_full()
+    }
+
+    /// Goes on with `copy`, which has all but the last of what the log has. Returns the log that it
+    /// was, or nothing if there is more to copy first. Until [`Self::confirm_log`], nothing is
+    /// told to be durable.
+    pub fn take_log(&self, copy: &Arc<Log>) -> Option<Arc<Log>> {
+        let _following = self.following.lock();
+        let _role = self.role.lock();
+        let before = self.log();
+        if !copy.take_over(&before) {
+            return None;
+        }
+        before.set_sync_listener(None);
+        self.log.store(copy.clone());
+        Some(before)
+    }
+
+    /// A crash finds the log that was taken, with all that is in it.
+    pub fn confirm_log(self: &Arc<Self>) {
+        let log = self.log();
+        log.release();
+        self.hear_of_syncs();
+        self.on_synced(log.synced_offset());
     }
 
     pub fn high_watermark(&self) -> Offset {
@@ -100,7 +133,9 @@ impl Partition {
     /// transaction that Kafka left in the log.
     pub fn last_stable_offset(&self) -> Offset {
         let high_watermark = self.high_watermark();
-        self.log.first_undecided_offset().map_or(high_watermark, |first| first.min(high_watermark))
+        self.log()
+            .first_undecided_offset()
+            .map_or(high_watermark, |first| first.min(high_watermark))
     }
 
     pub fn epoch(&self) -> LeaderEpoch {
@@ -122,9 +157,9 @@ impl Partition {
     /// All below is durable here, as far as the topic asks for that.
     pub fn synced_offset(&self) -> Offset {
         if planted!(AcknowledgeBeforeSync) {
-            return self.log.end_offset();
+            return self.log().end_offset();
         }
-        self.log.synced_offset()
+        self.log().synced_offset()
     }
 
     /// Takes the role that `image` gives it. Returns whether this broker has newly become leader.
@@ -144,8 +179,8 @@ impl Partition {
                 self.carry_out(effects);
                 return false;
             }
-            let end = self.log.end_offset();
-            self.log.start_epoch(image.leader_epoch, end);
+            let end = self.log().end_offset();
+            self.log().start_epoch(image.leader_epoch, end);
             let (synced, known) = (self.synced_offset(), self.high_watermark());
             let mut leader = Leader::new(self.context.me, image, end, synced, known, rules, now);
             let effects = leader.on_synced(synced, cluster, now);
@@ -178,7 +213,7 @@ impl Partition {
         let mut role = self.role.lock();
         *role = Role::Idle(role.epoch());
         drop(role);
-        self.log.set_sync_listener(None);
+        self.log().set_sync_listener(None);
         self.wake_all();
     }
 
@@ -241,8 +276,8 @@ impl Partition {
         {
             return Ok(ticket);
         }
-        let appended = self.log.append_as_leader(batches, epoch, origin, now)?;
-        leader.on_append(self.log.end_offset());
+        let appended = self.log().append_as_leader(batches, epoch, origin, now)?;
+        leader.on_append(self.log().end_offset());
         // With log.flush=page-cache the synced offset follows at once, and nobody tells.
         let image = self.context.image.load();
         let synced = self.synced_offset();
@@ -368,7 +403,7 @@ impl Partition {
     pub fn low_watermark(&self) -> Result<Offset, ErrorCode> {
         let image = self.context.image.load();
         match &*self.role.lock() {
-            Role::Leader(leader) => Ok(leader.low_watermark(self.log.start_offset(), &**image)),
+            Role::Leader(leader) => Ok(leader.low_watermark(self.log().start_offset(), &**image)),
             _ => Err(ErrorCode::NotLeaderOrFollower),
         }
     }
@@ -384,7 +419,7 @@ impl Partition {
         if !(0..=high_watermark).contains(&offset) {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        self.log.advance_start(offset);
+        self.log().advance_start(offset);
         drop(role);
         self.wake_all();
         Ok(offset)
@@ -401,7 +436,7 @@ impl Partition {
     ) -> Result<follower::Effects, Fault> {
         let _following = self.following.lock();
         let effects = match &mut *self.role.lock() {
-            Role::Follower(follower) => follower.on_answer(epoch, asked, answer, &*self.log),
+            Role::Follower(follower) => follower.on_answer(epoch, asked, answer, &*self.log()),
             _ => return Ok(Vec::new()),
         };
         self.follow(effects, records)
@@ -416,7 +451,7 @@ impl Partition {
     ) -> Result<follower::Effects, Fault> {
         let _following = self.following.lock();
         let effects = match &mut *self.role.lock() {
-            Role::Follower(follower) => follower.on_leader_bounds(epoch, start, end, &*self.log),
+            Role::Follower(follower) => follower.on_leader_bounds(epoch, start, end, &*self.log()),
             _ => return Ok(Vec::new()),
         };
         self.follow(effects, Bytes::new())
@@ -432,14 +467,14 @@ impl Partition {
             match effect {
                 follower::Effect::Truncate(offset) => {
                     tracing::info!(partition = %self.id, offset, "truncates to its leader's log");
-                    self.log.truncate_to(offset)?;
+                    self.log().truncate_to(offset)?;
                 }
                 follower::Effect::StartOverAt(offset) => {
                     tracing::warn!(partition = %self.id, offset, "starts over: its leader's log has moved past");
-                    self.log.truncate_fully_and_start_at(offset)?;
+                    self.log().truncate_fully_and_start_at(offset)?;
                 }
                 follower::Effect::Append => {
-                    if let Err(error) = self.log.append_as_follower(records.clone()) {
+                    if let Err(error) = self.log().append_as_follower(records.clone()) {
                         tracing::warn!(partition = %self.id, %error, "cannot append what its leader sent");
                         left.push(follower::Effect::BackOff);
                         return Ok(left);
@@ -447,7 +482,7 @@ impl Partition {
                     self.on_append.wake();
                 }
                 follower::Effect::AdvanceStart(offset) => {
-                    self.log.advance_start(offset);
+                    self.log().advance_start(offset);
                 }
                 follower::Effect::HighWatermark(offset) => {
                     self.high_watermark.store(offset, Ordering::Release);

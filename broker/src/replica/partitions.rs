@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::leader::Rules;
 use super::log_config;
+use super::moves::Moves;
 use super::partition::Partition;
 use super::producer_ids::ProducerIds;
 use super::read::Named;
@@ -64,11 +65,13 @@ pub struct Partitions {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     pub context: Arc<Context>,
     pub dirs: Arc<LogDirs>,
+    /// Replicas on their way from one directory to another.
+    pub moves: Moves,
     pub sessions: Mutex<Sessions<Named>>,
     all: RwLock<Topics>,
     listeners: Mutex<Vec<Arc<dyn LeadershipListener>>>,
     /// Whether the images are of today; held while one is applied.
-    current: Mutex<bool>,
+    pub(super) current: Mutex<bool>,
     /// What should be here and cannot be used, and whether only for lack of space.
     pub(super) offline: RwLock<BTreeMap<TopicPartition, bool>>,
     /// Told when there is other or more to fetch.
@@ -124,6 +127,7 @@ impl Partitions {
             tasks: Mutex::default(),
             context,
             dirs,
+            moves: Moves::default(),
             sessions: Mutex::new(sessions),
             all: RwLock::default(),
             listeners: Mutex::default(),
@@ -318,6 +322,7 @@ impl Partitions {
 
     fn drop_topic(&self, name: &str, id: Uuid, lost: &mut Vec<TopicPartition>) {
         self.offline.write().retain(|offline, _| &*offline.topic != name);
+        self.moves.forget_wishes_of(name);
         let of_topic: Vec<_> = match self.all.read().get(name) {
             Some(topic) => topic.values().filter(|it| it.topic_id == id).cloned().collect(),
             None => return,
@@ -330,6 +335,7 @@ impl Partitions {
 
     fn remove(&self, partition: &Partition) {
         let id = &partition.id;
+        self.cancel_move(id);
         self.take_out(id);
         partition.retire();
         let deleted = self.dirs.online().try_fold(false, |any, dir| Ok(dir.delete(id)? || any));
@@ -356,7 +362,7 @@ impl Partitions {
             let config = log_config::of_topic(new, &self.context.settings, &name);
             let rules = self.rules(new, &name);
             for partition in partitions {
-                partition.log.set_config(config.clone());
+                partition.log().set_config(config.clone());
                 if let Some(image) = new.partition(&name, partition.id.partition) {
                     partition.apply(image, new, rules);
                 }
@@ -385,7 +391,7 @@ impl Partitions {
     /// Blocking. Deletes what retention allows.
     pub fn retain(&self, now: Millis) {
         for partition in self.all() {
-            match partition.log.retain(now, partition.high_watermark()) {
+            match partition.log().retain(now, partition.high_watermark()) {
                 Ok(0) => {}
                 Ok(bytes) => tracing::info!(partition = %partition.id, bytes, "retention"),
                 Err(fault) => report(&partition.id, &fault),

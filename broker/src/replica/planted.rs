@@ -33,10 +33,10 @@ pub fn acknowledged_before_append(
         let _ = late.append(batches, true, ANY_EPOCH, Origin::Coordinator);
     });
     let appended = Appended {
-        first_offset: partition.log.end_offset(),
+        first_offset: partition.log().end_offset(),
         last_offset: -1,
         append_time: -1,
-        start_offset: partition.log.start_offset(),
+        start_offset: partition.log().start_offset(),
         max_timestamp: -1,
         bytes: 0,
         records: 0,
@@ -64,6 +64,6 @@ pub fn acknowledged_at_once(
 pub fn truncate_to_high_watermark(partition: &Partition, high_watermark: Offset) {
     if planted(Bug::TruncateToHighWatermark) {
         // A failure takes the log directory offline; there is nobody to tell here.
-        let _ = partition.log.truncate_to(high_watermark);
+        let _ = partition.log().truncate_to(high_watermark);
     }
 }

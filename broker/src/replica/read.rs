@@ -239,7 +239,7 @@ impl Serving {
             Reader::Consumer { may_follow: true, .. } => partition.check_replica(known)?,
             _ => partition.check_leader(known)?,
         }
-        let log = &partition.log;
+        let log = partition.log();
         let data = PartitionData::default()
             .with_partition_index(named.partition)
             .with_high_watermark(partition.high_watermark())
@@ -298,10 +298,10 @@ impl Serving {
         up_to: Offset,
         at_least_one: bool,
     ) -> Result<Bytes, ReadError> {
-        if let Some(records) = partition.log.read(from, limit, up_to, at_least_one)? {
+        if let Some(records) = partition.log().read(from, limit, up_to, at_least_one)? {
             return Ok(records);
         }
-        let log = partition.log.clone();
+        let log = partition.log();
         let read = move || log.read_cold(from, limit, up_to, at_least_one);
         self.partitions.context.env.blocking(read).await
     }
@@ -408,7 +408,7 @@ fn diverges(
     last_epoch: LeaderEpoch,
     offset: Offset,
 ) -> Result<Option<EpochEndOffset>, ErrorCode> {
-    let Some((epoch, end)) = partition.log.end_offset_for_epoch(last_epoch) else {
+    let Some((epoch, end)) = partition.log().end_offset_for_epoch(last_epoch) else {
         return Err(ErrorCode::OffsetOutOfRange);
     };
     let ignored = [planted!(DivergenceNotChecked), planted!(TruncateToHighWatermark)];

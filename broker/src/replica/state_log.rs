@@ -34,10 +34,10 @@ impl StateLog for Partitions {
         sink: Sink<'_>,
     ) -> Result<(), Refusal> {
         let partition = self.offsets(partition, epoch)?;
-        let end = partition.log.end_offset();
-        let mut from = partition.log.start_offset();
+        let end = partition.log().end_offset();
+        let mut from = partition.log().start_offset();
         while from < end {
-            let log = partition.log.clone();
+            let log = partition.log();
             let read = move || log.read_cold(from, LOAD_BYTES, end, true);
             let bytes = self.context.env.blocking(read).await?;
             let last = crate::wire::records::Batches::new(&bytes).map_while(Result::ok).last();

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::partitions::Partitions;
 use super::remote::{Leaders, ToController};
-use super::{directories, fetcher, isr};
+use super::{directories, fetcher, isr, moves};
 use crate::env;
 
 /// How often replicas are made that found no room.
@@ -26,6 +26,7 @@ pub fn start(
         env::spawn(isr::run(partitions.clone(), controller.clone(), stop.clone())),
         env::spawn(directories::run(partitions.clone(), controller, stop.clone())),
         env::spawn(fetcher::supervise(partitions.clone(), leaders, stop.clone())),
+        env::spawn(moves::run(partitions.clone(), stop.clone())),
         env::spawn(check_isrs(partitions.clone(), stop.clone())),
         env::spawn(checkpoint(partitions.clone(), stop.clone())),
         env::spawn(retain(partitions.clone(), stop.clone())),

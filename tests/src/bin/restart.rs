@@ -252,7 +252,7 @@ fn simulated(partitions: i32, kb: usize) -> Result<(), String> {
             read as f64 / 1e6
         );
         for partition in broker.partitions.all().iter().filter(|it| &*it.id.topic == TOPIC) {
-            let end = partition.log.end_offset();
+            let end = partition.log().end_offset();
             if end <= i64::from(batches) {
                 return Err(format!("{}: acknowledged records are lost: {end}", partition.id));
             }

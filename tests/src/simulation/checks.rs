@@ -192,7 +192,7 @@ impl Checks {
             return Ok(());
         }
         let key = (partition.topic_id, partition.id.partition);
-        let (epoch, end) = (partition.epoch(), partition.log.end_offset());
+        let (epoch, end) = (partition.epoch(), partition.log().end_offset());
         let (id, number) = (&partition.id, node.number);
         let first = *self.leaders.entry((key, epoch)).or_insert(number);
         if first != number {
@@ -214,7 +214,7 @@ impl Checks {
     /// Compares what became committed since the last look with what others had there.
     fn replica(&mut self, node: &Node, partition: &Partition) -> Result<(), String> {
         let key = (partition.topic_id, partition.id.partition);
-        let (log, high) = (&partition.log, partition.high_watermark());
+        let (log, high) = (partition.log(), partition.high_watermark());
         let (id, number) = (&partition.id, node.number);
         let end = log.end_offset();
         if high > end {

@@ -130,7 +130,7 @@ impl State {
     fn used(&self) -> u64 {
         let of = |node: &Node| match node {
             Node::Dir => 0,
-            Node::File(file) => file.0.lock().bytes.len() as u64,
+            Node::File(file) => file.content.lock().bytes.len() as u64,
         };
         self.tree.values().map(of).sum()
     }

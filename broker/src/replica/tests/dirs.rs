@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::cluster::{NoController, TOPIC, TOPIC_ID, batch};
+use super::trick::Trick;
 use crate::config::Settings;
 use crate::controller::{Delta, Image};
-use crate::env::disk::{Entry, Open, Space};
-use crate::env::{Blocking, Clock, Disk, DiskFile, Env, Random, real};
+use crate::env::Disk;
 use crate::error::{ErrorCode, Fault};
 use crate::log::{LogConfig, LogDirOptions, LogDirs, Origin, TailCache};
 use crate::replica::context::Context;
@@ -23,116 +22,13 @@ use crate::replica::{Partition, Partitions};
 use crate::types::TopicPartition;
 use crate::wire::metadata::{PartitionRecord, Record, RegisterBrokerRecord, TopicRecord};
 
-/// The real disk, with an fsync that can be held up, a size that can be told, and folders that fail.
-#[derive(Clone)]
-struct Trick(Arc<State>);
-
-struct State {
-    disk: Arc<dyn Disk>,
-    held: Mutex<bool>,
-    changed: Condvar,
-    waiting: tokio::sync::Notify,
-    available: Mutex<u64>,
-    broken: Mutex<Option<PathBuf>>,
-}
-
-struct TrickFile(Arc<dyn DiskFile>, Trick, PathBuf);
-
-impl Trick {
-    fn new() -> Self {
-        Self(Arc::new(State {
-            disk: real::env().disk,
-            held: Mutex::new(false),
-            changed: Condvar::new(),
-            waiting: tokio::sync::Notify::new(),
-            available: Mutex::new(1 << 40),
-            broken: Mutex::new(None),
-        }))
-    }
-    fn env(&self) -> Env {
-        let (net, random) = (real::env().net, Random::from_seed(1));
-        Env::new(Clock::Real, Arc::new(self.clone()), net, random, Blocking::Pool)
-    }
-    fn hold(&self, held: bool) {
-        *self.0.held.lock() = held;
-        self.0.changed.notify_all();
-    }
-    fn check(&self, path: &Path) -> io::Result<()> {
-        match &*self.0.broken.lock() {
-            Some(broken) if path.starts_with(broken) => Err(io::Error::from_raw_os_error(5)),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Disk for Trick {
-    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
-        self.check(path)?;
-        let file = self.0.disk.open(path, how)?;
-        Ok(Arc::new(TrickFile(file, self.clone(), path.to_owned())))
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.check(dir)?;
-        self.0.disk.list(dir)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        self.0.disk.exists(path)
-    }
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.check(dir)?;
-        self.0.disk.create_dir_all(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.check(from)?;
-        self.0.disk.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.disk.remove_file(path)
-    }
-    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.0.disk.remove_dir_all(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.disk.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.check(path)?;
-        self.0.disk.lock(path)
-    }
-    fn space(&self, _: &Path) -> io::Result<Space> {
-        Ok(Space { total: 1 << 41, available: *self.0.available.lock() })
-    }
-}
-
-impl DiskFile for TrickFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.1.check(&self.2)?;
-        self.0.read_at(buffer, offset)
-    }
-    fn write_all_at(&self, parts: &[io::IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.1.check(&self.2)?;
-        self.0.write_all_at(parts, offset)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
-    }
-    fn sync(&self) -> io::Result<()> {
-        let mut held = self.1.0.held.lock();
-        while *held {
-            self.1.0.waiting.notify_one();
-            self.1.0.changed.wait(&mut held);
-        }
-        drop(held);
-        self.1.check(&self.2)?;
-        self.0.sync()
-    }
-}
-
 /// Broker 1 with log directories `names` below `folder`.
-async fn start(trick: &Trick, folder: &Path, names: &[&str], more: &str) -> Arc<Partitions> {
+pub(super) async fn start(
+    trick: &Trick,
+    folder: &Path,
+    names: &[&str],
+    more: &str,
+) -> Arc<Partitions> {
     let env = trick.env();
     let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
     let options = LogDirOptions {
@@ -152,7 +48,7 @@ async fn start(trick: &Trick, folder: &Path, names: &[&str], more: &str) -> Arc<
 }
 
 /// Broker 1 leads partitions of one topic, which the image has in these directories.
-fn image(directories: &[Uuid]) -> Image {
+pub(super) fn image(directories: &[Uuid]) -> Image {
     let broker = RegisterBrokerRecord {
         broker_id: 1,
         broker_epoch: 101,
@@ -180,27 +76,29 @@ fn image(directories: &[Uuid]) -> Image {
     image
 }
 
-async fn apply(partitions: &Arc<Partitions>, image: &Image) {
+pub(super) async fn apply(partitions: &Arc<Partitions>, image: &Image) {
     let before = partitions.context.image.swap(Arc::new(image.clone()));
     let delta = Delta::between(&before, image);
     partitions.apply_image(Arc::new(image.clone()), delta).await;
 }
 
 /// Ends the process that has them: nothing of it is at work any more.
-async fn stop(partitions: Arc<Partitions>) {
+pub(super) async fn stop(partitions: Arc<Partitions>) {
     partitions.dirs.shut_down_cleanly(101).await.unwrap();
 }
 
-fn append(partition: &Arc<Partition>) -> Result<crate::replica::ticket::Ticket, ErrorCode> {
+pub(super) fn append(
+    partition: &Arc<Partition>,
+) -> Result<crate::replica::ticket::Ticket, ErrorCode> {
     let appended = partition.append(batch(&["a"]), true, ANY_EPOCH, Origin::Client);
     appended.map_err(|refusal| refusal.code)
 }
 
-fn id(partition: i32) -> TopicPartition {
+pub(super) fn id(partition: i32) -> TopicPartition {
     TopicPartition::new(TOPIC, partition)
 }
 
-const UNASSIGNED: Uuid = Uuid::from_u128(1);
+pub(super) const UNASSIGNED: Uuid = Uuid::from_u128(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_high_watermark_of_a_durable_topic_moves_with_the_fsync_and_not_with_the_append() {
@@ -215,7 +113,7 @@ async fn the_high_watermark_of_a_durable_topic_moves_with_the_fsync_and_not_with
             // The flusher is at it, and does not come through.
             trick.0.waiting.notified().await;
         }
-        let known = (leader.log.end_offset(), leader.high_watermark());
+        let known = (leader.log().end_offset(), leader.high_watermark());
         let committed = leader.committed(1, leader.epoch());
         // Before an assertion can fail: the runtime waits for the flusher.
         trick.hold(false);
@@ -260,7 +158,7 @@ async fn after_a_restart_replicas_are_found_where_they_were_whatever_the_image_s
     stop(partitions).await;
     let partitions = start(&trick, folder.path(), &["a", "b"], "").await;
     apply(&partitions, &image(&[b; 4])).await;
-    let ends: Vec<_> = partitions.all().iter().map(|it| it.log.end_offset()).collect();
+    let ends: Vec<_> = partitions.all().iter().map(|it| it.log().end_offset()).collect();
     assert_eq!(ends, [1; 4]);
     // Those that the image has in the wrong directory are told.
     let a = partitions.dirs.all()[0].directory_id();
@@ -295,7 +193,7 @@ async fn a_directory_that_fails_takes_its_replicas_offline_and_no_others() {
     assert_eq!(partitions.dirs.broken().len(), 1);
     apply(&partitions, &image(&named)).await;
     assert_eq!(partitions.find(TOPIC, 1).err(), Some(ErrorCode::KafkaStorageError));
-    assert_eq!(partitions.get(TOPIC, 0).unwrap().log.end_offset(), 1);
+    assert_eq!(partitions.get(TOPIC, 0).unwrap().log().end_offset(), 1);
     // With the disk repaired, it is back.
     drop(partitions);
     *trick.0.broken.lock() = None;
@@ -348,7 +246,7 @@ async fn a_volume_that_is_almost_full_refuses_records_and_takes_them_again_by_it
     let refused = leader.append(batch(&["a"]), true, ANY_EPOCH, Origin::Client).err().unwrap();
     assert_eq!(refused.code, ErrorCode::KafkaStorageError);
     assert!(refused.message.contains("almost full: 1048576 bytes are left"), "{refused}");
-    assert!(!leader.log.has_room(), "a follower stops to fetch");
+    assert!(!leader.log().has_room(), "a follower stops to fetch");
     // What frees space, and what internal topics need, is still written.
     let offsets = TopicPartition::new("__consumer_offsets", 0);
     let dir = &partitions.dirs.all()[0];
@@ -385,7 +283,7 @@ async fn what_no_image_names_or_what_is_of_another_topic_is_set_aside() {
         "{folders:?} {:?}",
         partitions.dirs.why_unusable()
     );
-    assert_eq!(partitions.get(TOPIC, 0).unwrap().log.end_offset(), 0);
+    assert_eq!(partitions.get(TOPIC, 0).unwrap().log().end_offset(), 0);
     // They stay where they are.
     stop(partitions).await;
     let partitions = start(&trick, folder.path(), &["a"], "").await;

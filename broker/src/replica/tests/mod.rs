@@ -3,6 +3,9 @@
 mod cluster;
 mod dirs;
 mod fetching;
+mod moves;
+mod nodes;
+mod trick;
 
 use std::time::Duration;
 
@@ -21,7 +24,7 @@ async fn acks_all_waits_for_every_replica_and_then_consumers_see_the_records() {
     assert_eq!(ticket.appended.first_offset, 0);
     ticket.committed().await.unwrap();
     for id in [2, 3] {
-        assert!(cluster.partition(id).log.synced_offset() >= 2, "broker {id}");
+        assert!(cluster.partition(id).log().synced_offset() >= 2, "broker {id}");
     }
     let data = fetch(&cluster.node(1).partitions, consume(0, 1000, 1)).await;
     assert_eq!(values(&data.records.unwrap()), ["a", "b"]);
@@ -42,7 +45,7 @@ async fn a_follower_that_is_cut_off_leaves_the_isr_and_comes_back() {
     assert_eq!(cluster.isr(), [1, 2]);
     cluster.reconnect(3);
     cluster.until("broker 3 is back", || cluster.isr() == [1, 2, 3]).await;
-    assert_eq!(cluster.partition(3).log.end_offset(), 1);
+    assert_eq!(cluster.partition(3).log().end_offset(), 1);
     cluster.stop().await;
 }
 
@@ -61,9 +64,9 @@ async fn an_old_leader_that_comes_back_truncates_what_was_never_committed() {
     cluster.reconnect(1);
     assert_eq!(lost.committed().await, Err(ErrorCode::NotLeaderOrFollower));
     cluster.until("broker 1 is in sync", || cluster.isr().contains(&1)).await;
-    let records = old.log.read_cold(0, 1 << 20, 2, true).unwrap();
+    let records = old.log().read_cold(0, 1 << 20, 2, true).unwrap();
     assert_eq!(values(&records), ["a", "kept"]);
-    assert_eq!(old.log.epochs(), new.log.epochs());
+    assert_eq!(old.log().epochs(), new.log().epochs());
     cluster.stop().await;
 }
 
@@ -76,7 +79,7 @@ async fn too_few_replicas_are_refused_before_the_append_and_told_after_it() {
     let ticket = append(true).unwrap();
     cluster
         .until("broker 3 leaves the ISR", || {
-            leader.log.end_offset() == 1 && cluster.isr().len() == 2
+            leader.log().end_offset() == 1 && cluster.isr().len() == 2
         })
         .await;
     cluster.until("the leader knows", || append(true).is_err()).await;
@@ -141,7 +144,22 @@ async fn deleted_records_are_gone_from_every_replica() {
     assert_eq!(leader.delete_records(4), Err(ErrorCode::OffsetOutOfRange));
     assert_eq!(leader.delete_records(-1), Ok(3));
     cluster.until("all replicas have deleted", || leader.low_watermark() == Ok(3)).await;
-    assert_eq!(cluster.partition(2).log.start_offset(), 3);
+    assert_eq!(cluster.partition(2).log().start_offset(), 3);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_can_begin_where_records_were_deleted_from_the_middle_of_a_batch() {
+    let cluster = Cluster::start(&[1, 2, 3], "").await;
+    cluster.cut_off(3);
+    let leader = cluster.partition(1);
+    let ticket = leader.append(batch(&["a", "b", "c"]), true, ANY_EPOCH, Origin::Client).unwrap();
+    ticket.committed().await.unwrap();
+    assert_eq!(leader.delete_records(2), Ok(2));
+    cluster.reconnect(3);
+    cluster.until("broker 3 is in sync", || cluster.isr().contains(&3)).await;
+    let log = cluster.partition(3).log();
+    assert_eq!((log.start_offset(), log.end_offset()), (2, 3));
     cluster.stop().await;
 }
 
@@ -184,6 +202,6 @@ async fn history_replayed_at_a_start_deletes_nothing() {
     assert_eq!(partitions.dirs.all()[0].logs().len(), 1);
     node.epoch.send_replace(101);
     apply(&cluster.truth());
-    assert_eq!(partitions.get(TOPIC, 0).unwrap().log.end_offset(), 1);
+    assert_eq!(partitions.get(TOPIC, 0).unwrap().log().end_offset(), 1);
     cluster.stop().await;
 }
