@@ -20,6 +20,7 @@ mod filter;
 mod formatter;
 mod leader_election;
 mod line_reader;
+mod log_dir_moves;
 mod metadata_quorum;
 mod offsets;
 mod options;

@@ -1,15 +1,17 @@
 //! kafka-reassign-partitions.sh: moving replicas from broker to broker.
 //!
-//! Deliberately absent, refused by name: throttles (`--throttle`) and moves between the log
-//! directories of one broker (`log_dirs` other than `any`). So `--verify` and `--cancel` have none
-//! to clear, and say nothing of it.
+//! Moves between the log directories of a broker are in [`super::log_dir_moves`]. Deliberately
+//! absent, refused by name: throttles (`--throttle`). So `--verify` and `--cancel` have none to
+//! clear, and say nothing of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ottla_client::{Admin, Error, ErrorCode, Node, TopicPartition};
 use serde::{Deserialize, Serialize};
 
 use super::connect::{self, Asked, BOOTSTRAP, BOOTSTRAP_CONTROLLER, COMMAND_CONFIG};
+use super::log_dir_moves::{self, Replica, Targets};
 use super::options::{Options, flag, value};
 use super::{Stop, Tool, complain, say};
 
@@ -34,7 +36,7 @@ pub(crate) const TOOL: Tool = Tool {
         value("topics-to-move-json-file", "topics to reassign json file path", "Generate a reassignment of these topics to the brokers of --broker-list: {\"topics\": [{\"topic\": \"foo\"}], \"version\": 1}"),
         value("broker-list", "brokerlist", "The brokers to which the partitions are to be reassigned, in the form \"0,1,2\"."),
         flag("disable-rack-aware", "Disable rack aware replica assignment"),
-        value("timeout", "timeout", "Without effect: replicas are not moved between log directories."),
+        value("timeout", "timeout", "The maximum time in ms to wait for log directory replica assignment to begin. (default: 10000)"),
         flag("additional", "Execute this reassignment in addition to any other ongoing ones."),
         flag("preserve-throttles", "Without effect: there are no throttles."),
         flag("disallow-replication-factor-change", "Denies the ability to change a partition's replication factor as part of this reassignment."),
@@ -171,11 +173,14 @@ fn failed(message: impl std::fmt::Display) -> Stop {
     Stop::Failed(format!("Error: {message}"))
 }
 
-/// The partitions of the plan in its order, with their target replicas.
-fn plan(options: &Options) -> Result<Vec<(TopicPartition, Vec<i32>)>, Stop> {
+/// The partitions of the plan in its order with their target replicas, and those of these that are
+/// to be in a certain log directory.
+type Wanted = (Vec<(TopicPartition, Vec<i32>)>, Targets);
+
+fn plan(options: &Options) -> Result<Wanted, Stop> {
     let plan: Plan = read(options.require("reassignment-json-file")?)?;
     check_version(plan.version)?;
-    let mut all = Vec::new();
+    let (mut all, mut targets) = (Vec::new(), Targets::new());
     for one in plan.partitions {
         let at = TopicPartition::new(one.topic, one.partition);
         let dirs = one.log_dirs.unwrap_or_default();
@@ -185,18 +190,24 @@ fn plan(options: &Options) -> Result<Vec<(TopicPartition, Vec<i32>)>, Stop> {
                 one.replicas
             )));
         }
-        if let Some(dir) = dirs.iter().find(|dir| *dir != "any") {
-            return Err(failed(format!(
-                "{at} is to go to log directory {dir}: only \"any\" is supported"
-            )));
+        for (id, dir) in one.replicas.iter().zip(dirs).filter(|(_, dir)| dir != "any") {
+            targets.insert(Replica::new(at.clone(), *id), dir);
         }
         all.push((at, one.replicas));
     }
-    Ok(all)
+    Ok((all, targets))
+}
+
+/// For how long replicas are waited for that are to be moved to a log directory.
+fn timeout(options: &Options) -> Result<Duration, Stop> {
+    let Some(text) = options.value("timeout")? else { return Ok(Duration::from_secs(10)) };
+    let millis = text.parse().map_err(|_| failed(format!("--timeout {text} is no number")))?;
+    Ok(Duration::from_millis(millis))
 }
 
 async fn execute(admin: &Admin, options: &Options) -> Result<(), Stop> {
-    let proposed = checked(plan(options)?)?;
+    let (partitions, targets) = plan(options)?;
+    let (proposed, patience) = (checked(partitions)?, timeout(options)?);
     if !options.has("additional") && !admin.reassignments().await?.is_empty() {
         return Err(Stop::Failed(EXISTING.into()));
     }
@@ -223,7 +234,7 @@ async fn execute(admin: &Admin, options: &Options) -> Result<(), Stop> {
         plural(proposed.len()),
         join(&proposed.keys().collect::<Vec<_>>(), ",")
     ));
-    Ok(())
+    log_dir_moves::execute(admin, targets, patience).await
 }
 
 /// What of a plan can be executed: every partition once, with replicas, each of them once.
@@ -252,7 +263,8 @@ fn checked(plan: Vec<(TopicPartition, Vec<i32>)>) -> Result<Assignment, Stop> {
 }
 
 async fn verify(admin: &Admin, options: &Options) -> Result<(), Stop> {
-    let targets: Assignment = plan(options)?.into_iter().collect();
+    let (partitions, moves) = plan(options)?;
+    let targets: Assignment = partitions.into_iter().collect();
     let under_way = admin.reassignments().await?;
     let mut current = Assignment::new();
     for topic in targets.keys().map(|at| &*at.topic).collect::<BTreeSet<_>>() {
@@ -278,13 +290,12 @@ async fn verify(admin: &Admin, options: &Options) -> Result<(), Stop> {
             ));
         }
     }
-    // Kafka's tool has a list of moves between log directories here: there are none.
-    say("");
-    Ok(())
+    log_dir_moves::verify(admin, &moves).await
 }
 
 async fn cancel(admin: &Admin, options: &Options) -> Result<(), Stop> {
-    let named: BTreeSet<_> = plan(options)?.into_iter().map(|(at, _)| at).collect();
+    let (partitions, moves) = plan(options)?;
+    let named: BTreeSet<_> = partitions.into_iter().map(|(at, _)| at).collect();
     let active: Vec<_> =
         admin.reassignments().await?.into_keys().filter(|at| named.contains(at)).collect();
     if active.is_empty() {
@@ -300,8 +311,7 @@ async fn cancel(admin: &Admin, options: &Options) -> Result<(), Stop> {
             join(&active.iter().collect::<Vec<_>>(), ",")
         ));
     }
-    say("None of the specified partition moves are active.");
-    Ok(())
+    log_dir_moves::cancel(admin, &moves, timeout(options)?).await
 }
 
 async fn list(admin: &Admin) -> Result<(), Stop> {

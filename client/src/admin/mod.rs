@@ -10,7 +10,14 @@ pub(crate) mod quorum;
 mod topics;
 mod types;
 
-use kafka_protocol::messages::{ApiKey, describe_log_dirs_request::DescribableLogDirTopic};
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::alter_replica_log_dirs_request::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic,
+};
+use kafka_protocol::messages::{
+    AlterReplicaLogDirsRequest, ApiKey, describe_log_dirs_request::DescribableLogDirTopic,
+};
 use kafka_protocol::messages::{DescribeClusterRequest, DescribeLogDirsRequest};
 use kafka_protocol::protocol::VersionRange;
 
@@ -18,8 +25,8 @@ pub(crate) use groups::{by_topic, decode_assignment};
 pub use quorum::{Quorum, QuorumEndpoint, QuorumReplica};
 pub use types::*;
 
-use crate::names::topic_name;
-use crate::{Client, Error, Node, Options, Result};
+use crate::names::{str_bytes, topic_name};
+use crate::{Client, Error, Node, Options, Result, TopicPartition};
 
 #[derive(Clone)]
 pub struct Admin {
@@ -106,6 +113,37 @@ impl Admin {
         let answer = self.client.to_broker(broker).await?.call(&request).await?;
         Error::check(answer.error_code, None)?;
         Ok(answer.results.into_iter().map(LogDir::from).collect())
+    }
+
+    /// Has replicas of `broker` moved into these log directories; what it says of each.
+    pub async fn alter_log_dirs(
+        &self,
+        broker: i32,
+        wanted: &BTreeMap<TopicPartition, String>,
+    ) -> Result<BTreeMap<TopicPartition, Result<()>>> {
+        let mut dirs = BTreeMap::<&str, BTreeMap<&str, Vec<i32>>>::new();
+        for (at, path) in wanted {
+            let topics = dirs.entry(path).or_default();
+            topics.entry(&at.topic).or_default().push(at.partition);
+        }
+        let dirs = dirs.into_iter().map(|(path, topics)| {
+            let topics = topics.into_iter().map(|(name, partitions)| {
+                AlterReplicaLogDirTopic::default()
+                    .with_name(topic_name(name))
+                    .with_partitions(partitions)
+            });
+            AlterReplicaLogDir::default().with_path(str_bytes(path)).with_topics(topics.collect())
+        });
+        let request = AlterReplicaLogDirsRequest::default().with_dirs(dirs.collect());
+        let answer = self.client.to_broker(broker).await?.call(&request).await?;
+        let mut all = BTreeMap::new();
+        for topic in &answer.results {
+            for one in &topic.partitions {
+                let at = TopicPartition::new(topic.topic_name.as_str(), one.partition_index);
+                all.insert(at, Error::check(one.error_code, None));
+            }
+        }
+        Ok(all)
     }
 }
 
