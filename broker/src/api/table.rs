@@ -9,11 +9,11 @@ use super::{
     create_partitions, create_topics, delete_groups, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
     describe_quorum, describe_topic_partitions, elect_leaders, end_quorum_epoch, envelope, fetch,
-    fetch_metadata, fetch_snapshot, find_coordinator, forwarded, heartbeat, incremental_alter_configs,
-    init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
-    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, remove_raft_voter, sync_group, unregister_broker,
-    update_features, update_raft_voter, vote,
+    fetch_metadata, fetch_snapshot, find_coordinator, forwarded, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
+    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
+    offset_delete, offset_fetch, offset_for_leader_epoch, produce, remove_raft_voter, sync_group,
+    unregister_broker, update_features, update_raft_voter, vote,
 };
 
 /// One line for each API.

@@ -128,7 +128,14 @@ fn assign_one(
     };
     change.assignment.directories.resize(partition.replicas.len(), MIGRATING);
     change.assignment.directories[at] = directory;
-    let may_lead = |other: NodeId| (online || other != id) && view.image.may_lead(partition, other);
+    // Of this replica the request knows better than the image.
+    let may_lead = |other: NodeId| {
+        if other == id {
+            online && view.image.is_active(id)
+        } else {
+            view.image.may_lead(partition, other)
+        }
+    };
     Ok(change.build(may_lead).map(Record::from))
 }
 

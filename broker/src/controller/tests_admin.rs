@@ -397,6 +397,12 @@ fn replicas_are_assigned_to_directories_of_their_broker() {
     assert_eq!(assigned(&mut desk, directories::LOST, TOPIC, 0, 1), 0);
     assert_eq!((desk.partition().leader, &desk.partition().isr[..]), (2, &[2][..]));
     assert_eq!(desk.partition().directory(1), Some(directories::LOST));
+    // The only replica begins anew where its broker has a disk.
+    let mut desk = Desk::with(&[1], &[1], 1);
+    desk.heartbeat(1, &[directory(1, 0)], None);
+    assert_eq!(desk.partition().leader, -1);
+    assert_eq!(assigned(&mut desk, other, TOPIC, 0, 1), 0);
+    assert_eq!((desk.partition().leader, desk.partition().leader_epoch), (1, 2));
 }
 
 #[test]

@@ -9,6 +9,8 @@
 //!
 //! `acks=1` means what it means in Kafka: in the leader's log, not necessarily on its disk.
 
+mod following;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -18,7 +20,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::context::Context;
-use super::follower::{self, Follower, FollowerLog};
+use super::follower::Follower;
 use super::leader::{self, Effect, Leader, Proposal, ReplicaFetch, Rules};
 #[cfg(feature = "simulation")]
 use super::planted;
@@ -26,7 +28,7 @@ use super::ticket::Ticket;
 use super::watchers::Watchers;
 use crate::controller::image::{Image, PartitionImage};
 use crate::env::planted;
-use crate::error::{ErrorCode, Fault, Refusal};
+use crate::error::{ErrorCode, Refusal};
 use crate::log::{Log, Origin, SyncListener};
 use crate::types::{LeaderEpoch, NO_LEADER, NodeId, Offset, TopicPartition};
 
@@ -424,75 +426,6 @@ impl Partition {
         self.wake_all();
         Ok(offset)
     }
-
-    /// The leader answered this follower's fetch from `asked` on, made in `epoch`. Blocking, as it
-    /// may truncate. Returns what is left to do: all but what concerns the log.
-    pub fn take_answer(
-        &self,
-        epoch: LeaderEpoch,
-        asked: Offset,
-        answer: &follower::Answer,
-        records: Bytes,
-    ) -> Result<follower::Effects, Fault> {
-        let _following = self.following.lock();
-        let effects = match &mut *self.role.lock() {
-            Role::Follower(follower) => follower.on_answer(epoch, asked, answer, &*self.log()),
-            _ => return Ok(Vec::new()),
-        };
-        self.follow(effects, records)
-    }
-
-    /// As [`Self::take_answer`], when the leader said where its log begins and ends.
-    pub fn take_bounds(
-        &self,
-        epoch: LeaderEpoch,
-        start: Offset,
-        end: Offset,
-    ) -> Result<follower::Effects, Fault> {
-        let _following = self.following.lock();
-        let effects = match &mut *self.role.lock() {
-            Role::Follower(follower) => follower.on_leader_bounds(epoch, start, end, &*self.log()),
-            _ => return Ok(Vec::new()),
-        };
-        self.follow(effects, Bytes::new())
-    }
-
-    fn follow(
-        &self,
-        effects: follower::Effects,
-        records: Bytes,
-    ) -> Result<follower::Effects, Fault> {
-        let mut left = Vec::new();
-        for effect in effects {
-            match effect {
-                follower::Effect::Truncate(offset) => {
-                    tracing::info!(partition = %self.id, offset, "truncates to its leader's log");
-                    self.log().truncate_to(offset)?;
-                }
-                follower::Effect::StartOverAt(offset) => {
-                    tracing::warn!(partition = %self.id, offset, "starts over: its leader's log has moved past");
-                    self.log().truncate_fully_and_start_at(offset)?;
-                }
-                follower::Effect::Append => {
-                    if let Err(error) = self.log().append_as_follower(records.clone()) {
-                        tracing::warn!(partition = %self.id, %error, "cannot append what its leader sent");
-                        left.push(follower::Effect::BackOff);
-                        return Ok(left);
-                    }
-                    self.on_append.wake();
-                }
-                follower::Effect::AdvanceStart(offset) => {
-                    self.log().advance_start(offset);
-                }
-                follower::Effect::HighWatermark(offset) => {
-                    self.high_watermark.store(offset, Ordering::Release);
-                    self.on_commit.wake();
-                }
-                other => left.push(other),
-            }
-        }
-        Ok(left)
-    }
 }
 
 /// Compares the epoch that a client knows with ours.
@@ -503,18 +436,6 @@ fn check_epoch(known: LeaderEpoch, ours: LeaderEpoch) -> Result<(), ErrorCode> {
         Err(ErrorCode::FencedLeaderEpoch)
     } else {
         Err(ErrorCode::UnknownLeaderEpoch)
-    }
-}
-
-impl FollowerLog for Log {
-    fn log_start(&self) -> Offset {
-        self.start_offset()
-    }
-    fn log_end(&self) -> Offset {
-        self.end_offset()
-    }
-    fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        self.end_offset_for_epoch(epoch).filter(|(epoch, end)| *epoch >= 0 && *end >= 0)
     }
 }
 

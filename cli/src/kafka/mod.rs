@@ -24,6 +24,7 @@ mod log_dir_moves;
 mod metadata_quorum;
 mod offsets;
 mod options;
+mod placing;
 mod reassign_partitions;
 mod reset_offsets;
 mod time;

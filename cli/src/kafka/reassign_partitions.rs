@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::connect::{self, Asked, BOOTSTRAP, BOOTSTRAP_CONTROLLER, COMMAND_CONFIG};
 use super::log_dir_moves::{self, Replica, Targets};
 use super::options::{Options, flag, value};
+use super::placing::{by_racks, place};
 use super::{Stop, Tool, complain, say};
 
 pub(crate) const TOOL: Tool = Tool {
@@ -49,7 +50,7 @@ pub(crate) const TOOL: Tool = Tool {
 const ACTIONS: [&str; 5] = ["generate", "execute", "verify", "cancel", "list"];
 const EXISTING: &str = "Cannot execute because there is an existing partition assignment.  Use --additional to override this and create a new partition assignment in addition to the existing one. The --additional flag can also be used to change the throttle by resubmitting the current reassignment.";
 
-type Assignment = BTreeMap<TopicPartition, Vec<i32>>;
+pub(super) type Assignment = BTreeMap<TopicPartition, Vec<i32>>;
 
 async fn run(options: Options) -> Result<(), Stop> {
     let given: Vec<&str> = ACTIONS.into_iter().filter(|action| options.has(action)).collect();
@@ -383,34 +384,6 @@ fn duplicate<T: Ord>(all: &[T]) -> Option<&T> {
     all.iter().find(|one| !seen.insert(*one))
 }
 
-/// The brokers in an order in which neighbours are of different racks, as far as there are any.
-fn by_racks(brokers: &[Node]) -> Vec<i32> {
-    let mut racks: BTreeMap<&Option<String>, Vec<i32>> = BTreeMap::new();
-    for broker in brokers {
-        racks.entry(&broker.rack).or_default().push(broker.id);
-    }
-    let longest = racks.values().map(Vec::len).max().unwrap_or_default();
-    let turn = |at: usize| racks.values().filter_map(move |rack| rack.get(at).copied());
-    (0..longest).flat_map(turn).collect()
-}
-
-/// As many replicas of each partition as before, on neighbours in `brokers`, the leaders in turn.
-fn place(current: &Assignment, brokers: &[i32], start: usize) -> Result<Assignment, String> {
-    let mut proposed = Assignment::new();
-    for (turn, (at, replicas)) in current.iter().enumerate() {
-        if replicas.len() > brokers.len() {
-            return Err(format!(
-                "The target replication factor of {} cannot be reached because only {} broker(s) are registered.",
-                replicas.len(),
-                brokers.len()
-            ));
-        }
-        let placed = (0..replicas.len()).map(|next| brokers[(start + turn + next) % brokers.len()]);
-        proposed.insert(at.clone(), placed.collect());
-    }
-    Ok(proposed)
-}
-
 /// Why there is no assignment.
 enum Missing {
     Topic(String),
@@ -537,26 +510,5 @@ mod tests {
         let twice = told(vec![(at(0), vec![1]), (at(0), vec![2])]);
         assert!(twice.contains("duplicate topic partitions: t-0"), "{twice}");
         assert_eq!(told(vec![(at(0), vec![1, 2]), (at(1), vec![2])]), "accepted");
-    }
-
-    #[test]
-    fn a_proposal_spreads_leaders_and_racks() {
-        let node = |id: i32, rack: &str| Node {
-            id,
-            host: "h".into(),
-            port: 1,
-            rack: Some(rack.into()),
-            fenced: false,
-        };
-        let brokers = by_racks(&[node(0, "a"), node(1, "a"), node(2, "b"), node(3, "b")]);
-        assert_eq!(brokers, [0, 2, 1, 3]);
-        let current: Assignment = (0..4).map(|partition| (at(partition), vec![9, 8])).collect();
-        let proposed = place(&current, &brokers, 1).expect("enough brokers");
-        let leaders: BTreeSet<i32> = proposed.values().map(|replicas| replicas[0]).collect();
-        assert_eq!(leaders.len(), 4);
-        for replicas in proposed.values() {
-            assert_ne!(replicas[0] / 2, replicas[1] / 2, "{replicas:?} share a rack");
-        }
-        assert!(place(&current, &[1], 0).is_err());
     }
 }
