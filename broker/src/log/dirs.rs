@@ -133,8 +133,9 @@ impl LogDirs {
     pub fn by_id(&self, id: Uuid) -> Option<&Arc<LogDir>> {
         self.dirs.iter().find(|dir| dir.directory_id() == id)
     }
+    /// As it is written in the settings: Kafka knows no other way to write it either.
     pub fn by_path(&self, path: &Path) -> Option<&Arc<LogDir>> {
-        self.dirs.iter().find(|dir| dir.path() == path)
+        self.dirs.iter().find(|dir| dir.path().as_os_str() == path.as_os_str())
     }
 
     /// Why this process cannot go on: no directory is left, or not that of the metadata log.
