@@ -153,7 +153,7 @@ impl Broker {
             log_dirs: log_dirs.clone(),
             image: metadata.shared(),
             link: link.clone(),
-            broker_epoch: lifecycle.epoch(),
+            membership: lifecycle.membership(),
         });
         let groups = Groups::start(
             env.clone(),

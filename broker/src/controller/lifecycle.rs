@@ -14,6 +14,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -62,10 +63,20 @@ pub struct Join<'a> {
 
 pub struct Lifecycle {
     stage: watch::Receiver<Stage>,
-    epoch: watch::Receiver<BrokerEpoch>,
+    membership: Membership,
     wishes: watch::Sender<Wishes>,
     /// A node without the broker role has no life with the controller: nobody moves its stage.
     idle: Option<(watch::Sender<Stage>, watch::Sender<BrokerEpoch>)>,
+}
+
+/// What a broker knows of its own place in the cluster.
+#[derive(Clone)]
+pub struct Membership {
+    /// The epoch of the registration; -1 before the first.
+    pub epoch: watch::Receiver<BrokerEpoch>,
+    /// When the last heartbeat that a controller answered was sent: none fences this broker for
+    /// silence before a session has passed since.
+    pub heard: watch::Receiver<Option<Instant>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -78,6 +89,7 @@ impl Lifecycle {
     pub fn start(join: Join<'_>) -> Arc<Self> {
         let (stage, stage_seen) = watch::channel(Stage::Registering);
         let (epoch, epoch_seen) = watch::channel(-1);
+        let (heard, heard_seen) = watch::channel(None);
         let (wishes, wished) = watch::channel(Wishes::default());
         let incarnation = join.env.random.uuid();
         let task = Task {
@@ -91,6 +103,7 @@ impl Lifecycle {
             offline: join.offline,
             stage,
             epoch,
+            heard,
             wished,
         };
         let (stop, on_fault) = (join.stop, join.on_fault);
@@ -105,7 +118,8 @@ impl Lifecycle {
                 on_fault(fault);
             }
         });
-        Arc::new(Self { stage: stage_seen, epoch: epoch_seen, wishes, idle: None })
+        let membership = Membership { epoch: epoch_seen, heard: heard_seen };
+        Arc::new(Self { stage: stage_seen, membership, wishes, idle: None })
     }
 
     /// Of a dedicated controller, which never registers as a broker.
@@ -114,16 +128,17 @@ impl Lifecycle {
         let (epoch, epoch_seen) = watch::channel(-1);
         let wishes = watch::Sender::new(Wishes::default());
         let idle = Some((stage, epoch));
-        Arc::new(Self { stage: stage_seen, epoch: epoch_seen, wishes, idle })
+        let membership = Membership { epoch: epoch_seen, heard: watch::channel(None).1 };
+        Arc::new(Self { stage: stage_seen, membership, wishes, idle })
     }
 
     /// The epoch of the registration; -1 before the first.
     pub fn broker_epoch(&self) -> BrokerEpoch {
-        *self.epoch.borrow()
+        *self.membership.epoch.borrow()
     }
 
-    pub fn epoch(&self) -> watch::Receiver<BrokerEpoch> {
-        self.epoch.clone()
+    pub fn membership(&self) -> Membership {
+        self.membership.clone()
     }
 
     pub fn stage(&self) -> watch::Receiver<Stage> {
@@ -195,6 +210,7 @@ struct Task {
     offline: watch::Receiver<Vec<Uuid>>,
     stage: watch::Sender<Stage>,
     epoch: watch::Sender<BrokerEpoch>,
+    heard: watch::Sender<Option<Instant>>,
     wished: watch::Receiver<Wishes>,
 }
 
@@ -205,9 +221,13 @@ impl Task {
         loop {
             let wishes = *self.wished.borrow_and_update();
             let mut answered = false;
+            let sent = self.env.clock.now();
             match self.heartbeat(wishes).await {
                 Ok(response) => {
                     answered = true;
+                    if response.error_code == 0 {
+                        self.heard.send_replace(Some(sent));
+                    }
                     self.follow(wishes, &response).await?;
                 }
                 Err(error) if wishes.shut_down => {
@@ -263,7 +283,7 @@ impl Task {
     }
 
     /// What to wait for, or that waiting is in vain.
-    fn refused(&self, code: i16, deadline: tokio::time::Instant) -> Result<String, Fault> {
+    fn refused(&self, code: i16, deadline: Instant) -> Result<String, Fault> {
         let id = self.registration.broker_id.0;
         let code = ErrorCode::try_from_code(code);
         let why = match code {

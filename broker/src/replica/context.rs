@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::leader::{Brokers, Proposal};
 use crate::config::Settings;
 use crate::controller::image::{BrokerImage, Image};
+use crate::controller::lifecycle::Membership;
 use crate::env::Env;
 use crate::types::{BrokerEpoch, Millis, NodeId};
 
@@ -25,8 +26,7 @@ pub struct Context {
     pub env: Env,
     pub settings: Settings,
     pub image: Arc<ArcSwap<Image>>,
-    /// The epoch of this broker's registration.
-    pub broker_epoch: watch::Receiver<BrokerEpoch>,
+    pub membership: Membership,
     started: Instant,
     proposals: Mutex<Proposals>,
     /// Told when there is something to propose.
@@ -41,7 +41,7 @@ impl Context {
         env: Env,
         settings: Settings,
         image: Arc<ArcSwap<Image>>,
-        broker_epoch: watch::Receiver<BrokerEpoch>,
+        membership: Membership,
     ) -> Arc<Self> {
         Arc::new(Self {
             me: settings.node_id,
@@ -49,7 +49,7 @@ impl Context {
             env,
             settings,
             image,
-            broker_epoch,
+            membership,
             proposals: Mutex::default(),
             proposed: Notify::new(),
             assignments: Mutex::default(),
@@ -63,7 +63,15 @@ impl Context {
     }
 
     pub fn broker_epoch(&self) -> BrokerEpoch {
-        *self.broker_epoch.borrow()
+        *self.membership.epoch.borrow()
+    }
+
+    /// Whether this broker may have been fenced without its knowledge: no controller has answered it
+    /// for a session.
+    pub fn may_be_fenced(&self) -> bool {
+        let heard = *self.membership.heard.borrow();
+        let session = self.settings.broker_session_timeout;
+        heard.is_some_and(|at| self.env.clock.now().saturating_duration_since(at) >= session)
     }
 
     pub fn lag_time_max(&self) -> Millis {

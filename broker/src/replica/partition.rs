@@ -278,7 +278,8 @@ impl Partition {
         {
             return Ok(ticket);
         }
-        let appended = self.log().append_as_leader(batches, epoch, origin, now)?;
+        let appended = self.log().append_as_leader(batches, epoch, origin, now);
+        let appended = appended.map_err(|error| self.unless_deposed(error.into()))?;
         leader.on_append(self.log().end_offset());
         // With log.flush=page-cache the synced offset follows at once, and nobody tells.
         let image = self.context.image.load();
@@ -292,6 +293,17 @@ impl Partition {
             return Ok(ticket);
         }
         Ok(Ticket::new(self.clone(), epoch, appended))
+    }
+
+    /// A gap in a producer's sequence is final for the producer. It may as well be a gap in this log:
+    /// a leader that was deposed and has not heard of it lacks what its successor took.
+    fn unless_deposed(&self, refusal: Refusal) -> Refusal {
+        if refusal.code == ErrorCode::OutOfOrderSequenceNumber && self.context.may_be_fenced() {
+            let why =
+                format!("{refusal}; but no controller has answered this leader for a session");
+            return Refusal::new(ErrorCode::NotLeaderOrFollower, why);
+        }
+        refusal
     }
 
     /// Whether all below `required` is committed in `epoch`; `None`: not yet.

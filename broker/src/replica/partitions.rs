@@ -12,7 +12,6 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -30,13 +29,14 @@ use super::tasks;
 use crate::config::Settings;
 use crate::controller::ControllerLink;
 use crate::controller::image::{Image, PartitionImage, ResourceType, TopicImage};
+use crate::controller::lifecycle::Membership;
 use crate::controller::metadata::Listener;
 use crate::controller::replay::Delta;
 use crate::coordinator::runtime::Groups;
 use crate::env::{Env, planted};
 use crate::error::{ErrorCode, Fault};
 use crate::log::{LogDirs, Offsets};
-use crate::types::{BrokerEpoch, LeaderEpoch, Millis, NodeId, TopicPartition};
+use crate::types::{LeaderEpoch, Millis, NodeId, TopicPartition};
 
 /// Hears which partitions this broker leads.
 pub trait LeadershipListener: Send + Sync {
@@ -53,8 +53,7 @@ pub struct Start<'a> {
     pub log_dirs: Arc<LogDirs>,
     pub image: Arc<ArcSwap<Image>>,
     pub link: Arc<ControllerLink>,
-    /// Of this broker's registration.
-    pub broker_epoch: watch::Receiver<BrokerEpoch>,
+    pub membership: Membership,
 }
 
 /// The partitions of this broker. Shared by all connections.
@@ -81,8 +80,8 @@ pub struct Partitions {
 impl Partitions {
     /// The images bring roles, and say which logs are opened.
     pub fn start(start: Start<'_>) -> Arc<Self> {
-        let Start { env, settings, log_dirs, image, link, broker_epoch } = start;
-        let context = Context::new(env, settings.clone(), image, broker_epoch);
+        let Start { env, settings, log_dirs, image, link, membership } = start;
+        let context = Context::new(env, settings.clone(), image, membership);
         let listener = settings.listeners.inter_broker.clone();
         let leaders = Arc::new(OverNetwork::new(context.clone(), listener));
         let partitions = Self::new(context, log_dirs, link.clone());
@@ -199,7 +198,7 @@ impl Partitions {
 
     /// The image may hold the registration before this broker has heard of its epoch.
     pub async fn apply_once_registered(&self) {
-        let mut epoch = self.context.broker_epoch.clone();
+        let mut epoch = self.context.membership.epoch.clone();
         loop {
             if let Some(me) = self.me.upgrade() {
                 me.apply_image(me.image(), Delta::default()).await;

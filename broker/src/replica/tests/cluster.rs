@@ -17,10 +17,12 @@ use kafka_protocol::messages::{
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::api::list_offsets;
 use crate::config::Settings;
+use crate::controller::lifecycle::Membership;
 use crate::controller::rules::SettingsRules;
 use crate::controller::{Delta, Image, View, isr};
 use crate::env::real;
@@ -42,6 +44,8 @@ pub struct Node {
     image: Arc<ArcSwap<Image>>,
     up: AtomicBool,
     pub epoch: watch::Sender<i64>,
+    /// When a controller last answered.
+    pub heard: watch::Sender<Option<Instant>>,
     _folder: tempfile::TempDir,
 }
 
@@ -77,9 +81,11 @@ pub async fn node(id: NodeId, more: &str) -> Node {
     dirs.start().await.unwrap();
     let image = Arc::new(ArcSwap::from_pointee(Image::empty("cluster")));
     let (epoch, registered) = watch::channel(i64::from(id) + 100);
-    let context = Context::new(env, settings(id, more), image.clone(), registered);
+    let (heard, seen) = watch::channel(None);
+    let membership = Membership { epoch: registered, heard: seen };
+    let context = Context::new(env, settings(id, more), image.clone(), membership);
     let partitions = Partitions::new(context, dirs, Arc::new(NoController));
-    Node { partitions, image, up: AtomicBool::new(true), epoch, _folder: folder }
+    Node { partitions, image, up: AtomicBool::new(true), epoch, heard, _folder: folder }
 }
 
 impl Cluster {

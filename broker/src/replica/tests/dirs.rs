@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::cluster::{NoController, TOPIC, TOPIC_ID, batch};
 use super::trick::Trick;
 use crate::config::Settings;
+use crate::controller::lifecycle::Membership;
 use crate::controller::{Delta, Image};
 use crate::env::Disk;
 use crate::error::{ErrorCode, Fault};
@@ -43,7 +44,8 @@ pub(super) async fn start(
     dirs.start().await.unwrap();
     let settings = Settings::for_test(&format!("node.id=1\n{more}"));
     let image = Arc::new(ArcSwap::from_pointee(Image::empty("cluster")));
-    let context = Context::new(env, settings, image, watch::channel(101).1);
+    let membership = Membership { epoch: watch::channel(101).1, heard: watch::channel(None).1 };
+    let context = Context::new(env, settings, image, membership);
     Partitions::new(context, dirs, Arc::new(NoController))
 }
 

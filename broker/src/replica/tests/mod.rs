@@ -15,6 +15,7 @@ use super::partition::ANY_EPOCH;
 use crate::controller::{Delta, Image};
 use crate::error::ErrorCode;
 use crate::log::Origin;
+use crate::wire::records::BatchBuilder;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acks_all_waits_for_every_replica_and_then_consumers_see_the_records() {
@@ -89,6 +90,27 @@ async fn too_few_replicas_are_refused_before_the_append_and_told_after_it() {
     assert!(waiting.await.is_err(), "the high watermark stands still");
     cluster.reconnect(3);
     ticket.committed().await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_may_be_deposed_does_not_judge_a_gap_in_a_producers_sequence() {
+    let cluster = Cluster::start(&[1], "").await;
+    let leader = cluster.partition(1);
+    let produce = |sequence: i32| {
+        let mut batch = BatchBuilder::new().producer(7, 0, sequence);
+        batch.push(1_700_000_000_000, None, Some(b"x"));
+        let appended = leader.append(batch.build(), false, ANY_EPOCH, Origin::Client);
+        appended.map(drop).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(produce(0), Ok(()));
+    assert_eq!(produce(3), Err(ErrorCode::OutOfOrderSequenceNumber));
+    let now = tokio::time::Instant::now();
+    cluster.node(1).heard.send_replace(Some(now));
+    assert_eq!(produce(3), Err(ErrorCode::OutOfOrderSequenceNumber));
+    cluster.node(1).heard.send_replace(now.checked_sub(Duration::from_secs(2)));
+    assert_eq!(produce(3), Err(ErrorCode::NotLeaderOrFollower));
+    assert_eq!(produce(1), Ok(()), "what follows is taken; the ISR decides whether it counts");
     cluster.stop().await;
 }
 
