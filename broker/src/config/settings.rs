@@ -133,6 +133,17 @@ numbers! {
     offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions",
     offsets_topic_replication_factor: i16 = "offsets.topic.replication.factor",
     offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes",
+
+    transaction_max_timeout_ms: i32 = "transaction.max.timeout.ms",
+    transactional_id_expiration_ms: i32 = "transactional.id.expiration.ms",
+    transaction_abort_interval: Duration =
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+    transaction_expiration_interval: Duration =
+        "transaction.remove.expired.transaction.cleanup.interval.ms",
+    transaction_topic_num_partitions: i32 = "transaction.state.log.num.partitions",
+    transaction_topic_replication_factor: i16 = "transaction.state.log.replication.factor",
+    transaction_topic_min_isr: i32 = "transaction.state.log.min.isr",
+    transaction_topic_segment_bytes: i32 = "transaction.state.log.segment.bytes",
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

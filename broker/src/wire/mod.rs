@@ -7,3 +7,4 @@ pub mod message;
 pub mod metadata;
 pub mod records;
 pub mod schema;
+pub mod txn_markers;

@@ -19,7 +19,7 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::call::{Asked, Call};
+use super::call::{Asked, Call, TxnOffsetCommit};
 use super::classic::{ClassicGroup, Continuation, JoinCall, Step, Timer, append_error};
 use super::effects::{Answer, Effects, Token};
 use super::offsets::{self, Offsets, Place, View, Write};
@@ -85,6 +85,7 @@ impl Shard {
             Call::Heartbeat(request) => self.heartbeat(&request, step).map(Some),
             Call::Leave(request) => self.leave(&request, step).map(Some),
             Call::OffsetCommit(request) => self.commit(&request, step).map(Some),
+            Call::TxnOffsetCommit(call) => self.commit_in_transaction(&call, step).map(Some),
             Call::OffsetFetch { group, require_stable: true } => {
                 Ok(Some(self.fetch(&group, View::Newest)))
             }
@@ -447,6 +448,30 @@ impl Shard {
         step.effects.records = records;
         step.effects.replay = true;
         Ok(Answer::OffsetCommit(answer))
+    }
+
+    /// Offsets that count once the producer's transaction is committed.
+    fn commit_in_transaction(
+        &mut self,
+        call: &TxnOffsetCommit,
+        step: &mut Step<'_>,
+    ) -> Result<Answer, ErrorCode> {
+        let request = &call.request;
+        match self.groups.get(request.group_id.as_str()) {
+            Some(Known { group, .. }) => {
+                let instance = request.group_instance_id.as_deref();
+                let (member, generation) = (&request.member_id, request.generation_id);
+                group.validate_transactional_commit(member, instance, generation)?;
+            }
+            None if request.generation_id < 0 => {}
+            None => return Err(ErrorCode::IllegalGeneration),
+        }
+        let max = step.settings.offset_metadata_max;
+        let (answer, records) = offsets::commit_in_transaction(call, max, step.now);
+        step.effects.records = records;
+        step.effects.transaction = Some((request.producer_id.0, request.producer_epoch));
+        step.effects.replay = true;
+        Ok(Answer::TxnOffsetCommit(answer))
     }
 
     fn fetch(&self, request: &OffsetFetchRequestGroup, view: View) -> Answer {

@@ -54,6 +54,9 @@ pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
 /// The group coordinator of this broker.
 pub type Groups = Coordinator<super::group::shard::Shard>;
 
+/// The transaction coordinator of this broker.
+pub type Transactions = Coordinator<super::transaction::shard::Shard>;
+
 /// How many calls may wait for the task that serves them.
 pub const MAX_CALLS: usize = 4_096;
 

@@ -23,7 +23,7 @@ use crate::coordinator::group::call::Call;
 use crate::coordinator::group::effects::{Answer, answer_in_kind};
 use crate::coordinator::group::records::{OffsetCommitValue, Record as GroupRecord};
 use crate::coordinator::group::settings::GroupSettings;
-use crate::coordinator::topic::{Maker, OffsetsTopic, TopicCreator};
+use crate::coordinator::topic::{InternalTopic, Maker, TopicCreator};
 use crate::env::real;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::LeaderEpoch;
@@ -127,7 +127,12 @@ fn start(log: &Arc<Memory>) -> Arc<Groups> {
 }
 
 fn start_with(log: &Arc<Memory>, settings: GroupSettings) -> Arc<Groups> {
-    let topic = OffsetsTopic { partitions: 1, replication_factor: 1, segment_bytes: 1 << 20 };
+    let topic = InternalTopic {
+        name: GROUP_METADATA_TOPIC,
+        partitions: 1,
+        replication_factor: 1,
+        configs: Vec::new(),
+    };
     let maker = Maker::new(topic, Arc::new(NoTopics));
     Groups::start(Start {
         env: real::env(),

@@ -20,7 +20,7 @@ use super::records::{OffsetCommitKey, OffsetCommitValue};
 pub use crate::coordinator::runtime::Write;
 use crate::types::{Millis, Offset};
 use open::Open;
-pub use requests::{commit, delete, fetch};
+pub use requests::{commit, commit_in_transaction, delete, fetch};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Committed {
