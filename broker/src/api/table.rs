@@ -13,7 +13,7 @@ use super::{
     init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
     list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
     offset_for_leader_epoch, produce, remove_raft_voter, sync_group, unregister_broker,
-    update_features, update_raft_voter, vote,
+    update_features, update_raft_voter, vote, write_txn_markers,
 };
 
 /// One line for each API.
@@ -82,6 +82,7 @@ const ALL: &[Api] = &[
     delete_records::API,
     describe_log_dirs::API,
     describe_producers::API,
+    write_txn_markers::API,
 ];
 
 /// All APIs of a kind of listener, in order of their keys.
@@ -115,8 +116,9 @@ mod tests {
             assert!(apis.windows(2).all(|pair| (pair[0].key as i16) < pair[1].key as i16));
             for api in apis {
                 let known = api.key.valid_versions();
-                // Version 2 of the heartbeat is read as version 1.
-                let more = i16::from(api.key == ApiKey::BrokerHeartbeat);
+                // Version 2 of the heartbeat is read as version 1; markers have a schema of ours.
+                let own = [ApiKey::BrokerHeartbeat, ApiKey::WriteTxnMarkers];
+                let more = i16::from(own.contains(&api.key));
                 assert!(known.min <= api.min && api.max <= known.max + more, "{api:?}");
             }
         }
