@@ -6,6 +6,7 @@
 //! answer comes when they are committed, as with acks=all, or after `request.timeout.ms`.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -37,13 +38,22 @@ fn read_and_handle<'a>(
         let request = WriteMarkers::decode(&mut &body[..], version)
             .map_err(|error| Unreadable(format!("WriteTxnMarkers: {error}")))?;
         let deadline = broker.env.clock.now() + broker.settings.request_timeout;
-        let placed = place_all(&broker.partitions, request);
+        let written = write(&broker.partitions, request, deadline);
         Ok(Answer::Later(Box::pin(async move {
             let mut body = BytesMut::new();
-            settle_all(placed, deadline).await.encode(version, &mut body);
+            written.await.encode(version, &mut body);
             Ok(vec![body.freeze()])
         })))
     })
+}
+
+/// Appends the markers; what is returned resolves when they are committed, or at `deadline`.
+pub fn write(
+    partitions: &Partitions,
+    request: WriteMarkers,
+    deadline: Instant,
+) -> impl Future<Output = MarkersWritten> + Send + use<> {
+    settle_all(place_all(partitions, request), deadline)
 }
 
 /// A marker in the log, or why it is not there.
