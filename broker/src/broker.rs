@@ -374,6 +374,7 @@ async fn open_log_dirs(
         node_id: settings.node_id,
         tail_cache: TailCache::new(TAIL_CACHE_BYTES),
         checkpoint_every: settings.log_flush_offset_checkpoint_interval.as_millis() as i64,
+        expire_every: settings.producer_id_expiration_check_interval.as_millis() as i64,
         reserve_bytes: settings.log_reserve_bytes,
     };
     let (paths, metadata) = (settings.log_dirs.clone(), settings.metadata_log_dir.clone());

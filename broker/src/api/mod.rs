@@ -76,6 +76,7 @@ pub mod unregister_broker;
 pub mod update_features;
 pub mod update_raft_voter;
 pub mod vote;
+pub mod write_txn_markers;
 
 use std::any::Any;
 use std::fmt;

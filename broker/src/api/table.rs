@@ -15,6 +15,7 @@ use super::{
     list_partition_reassignments, list_transactions, metadata, offset_commit, offset_delete,
     offset_fetch, offset_for_leader_epoch, produce, remove_raft_voter, sync_group,
     txn_offset_commit, unregister_broker, update_features, update_raft_voter, vote,
+    write_txn_markers,
 };
 
 /// One line for each API.
@@ -89,6 +90,7 @@ const ALL: &[Api] = &[
     end_txn::API,
     list_transactions::API,
     txn_offset_commit::API,
+    write_txn_markers::API,
 ];
 
 /// All APIs of a kind of listener, in order of their keys.
@@ -122,8 +124,9 @@ mod tests {
             assert!(apis.windows(2).all(|pair| (pair[0].key as i16) < pair[1].key as i16));
             for api in apis {
                 let known = api.key.valid_versions();
-                // Version 2 of the heartbeat is read as version 1.
-                let more = i16::from(api.key == ApiKey::BrokerHeartbeat);
+                // Version 2 of the heartbeat is read as version 1; markers have a schema of ours.
+                let own = [ApiKey::BrokerHeartbeat, ApiKey::WriteTxnMarkers];
+                let more = i16::from(own.contains(&api.key));
                 assert!(known.min <= api.min && api.max <= known.max + more, "{api:?}");
             }
         }

@@ -18,12 +18,20 @@ use crate::broker::Broker;
 use crate::controller::image::Image;
 use crate::coordinator::group::call::{Call, TxnOffsetCommit, refuse_txn_commit};
 use crate::coordinator::group::effects::answer_in_kind;
+use crate::coordinator::runtime::GROUP_METADATA_TOPIC;
 use crate::error::ErrorCode;
+use crate::log::Guard;
+use crate::replica::partition::ANY_EPOCH;
+use crate::replica::verification::{Supports, Writer};
 
 pub const API: Api = Api::new(ApiKey::TxnOffsetCommit, 0..=5).handled_by(handler!(handle));
 
 /// From this version on a client knows that a coordinator may be loading.
 const WITH_LOADING: i16 = 2;
+/// From this version on a client may be told TRANSACTION_ABORTABLE.
+const WITH_ABORTABLE: i16 = 4;
+/// From this version on a transaction gains the group's partition by this very request.
+const ADDS_PARTITION: i16 = 5;
 
 async fn handle(
     broker: &Arc<Broker>,
@@ -40,11 +48,43 @@ async fn handle(
         let answer = refuse_txn_commit(&request, ErrorCode::InvalidGroupId);
         return Reply::Now(in_version(version, merged(refused, answer)));
     }
-    let call = TxnOffsetCommit { request, topic_ids };
+    let guard = match verify(broker, &request, version).await {
+        Ok(guard) => guard,
+        Err(code) => {
+            let answer = refuse_txn_commit(&request, code);
+            return Reply::Now(in_version(version, merged(refused, answer)));
+        }
+    };
+    let call = TxnOffsetCommit { request, topic_ids, guard };
     let answer = broker.groups.call(&group, Call::TxnOffsetCommit(Box::new(call))).await;
     Reply::later(async move {
         in_version(version, merged(refused, answer_in_kind!(answer.await, TxnOffsetCommit)))
     })
+}
+
+/// Has the group's partition verified to be in the transaction, or added to it. Where it is not led
+/// here, the group coordinator says so.
+async fn verify(
+    broker: &Broker,
+    request: &TxnOffsetCommitRequest,
+    version: i16,
+) -> Result<Option<Guard>, ErrorCode> {
+    let Some(partition) = broker.groups.partition_of(&request.group_id) else { return Ok(None) };
+    let led = broker.partitions.as_leader(GROUP_METADATA_TOPIC, partition, ANY_EPOCH);
+    let Ok(partition) = led else { return Ok(None) };
+    let supports = match version {
+        ADDS_PARTITION.. => Supports::Adding,
+        WITH_ABORTABLE => Supports::Abortable,
+        _ => Supports::OldErrors,
+    };
+    let writer = Writer {
+        transactional_id: request.transactional_id.0.clone(),
+        id: request.producer_id.0,
+        epoch: request.producer_epoch,
+        supports,
+    };
+    let verified = broker.partitions.verifier.verify_offsets(&writer, partition).await;
+    verified.map_err(|refusal| refusal.code)
 }
 
 /// Takes what does not exist out of the request; says which ids the rest has.

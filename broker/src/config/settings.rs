@@ -92,6 +92,9 @@ numbers! {
     producer_id_expiration_ms: i32 = "producer.id.expiration.ms",
     producer_id_expiration_check_interval: Duration = "producer.id.expiration.check.interval.ms",
 
+    add_partitions_retry_backoff: Duration = "add.partitions.to.txn.retry.backoff.ms",
+    add_partitions_retry_backoff_max: Duration = "add.partitions.to.txn.retry.backoff.max.ms",
+
     replica_lag_time_max: Duration = "replica.lag.time.max.ms",
     replica_fetch_max_bytes: i32 = "replica.fetch.max.bytes",
     replica_fetch_min_bytes: i32 = "replica.fetch.min.bytes",

@@ -37,6 +37,8 @@ pub struct LogConfig {
     pub file_delete_delay_ms: Millis,
     pub flush: FlushPolicy,
     pub producer_id_expiration_ms: Millis,
+    /// `transaction.partition.verification.enable`
+    pub verify_transactions: bool,
 }
 
 impl Default for LogConfig {
@@ -58,6 +60,7 @@ impl Default for LogConfig {
             file_delete_delay_ms: 60_000,
             flush: FlushPolicy::Sync,
             producer_id_expiration_ms: 24 * 3600 * 1000,
+            verify_transactions: true,
         }
     }
 }

@@ -32,8 +32,6 @@ pub(super) const AT_ONCE: usize = 8;
 const TICK: Duration = Duration::from_secs(5);
 /// The same while the volume has too little room.
 const SHORT_TICK: Duration = Duration::from_secs(1);
-/// producer.id.expiration.check.interval.ms
-const EXPIRY_EVERY: Millis = 600_000;
 
 /// What opening a directory needs to know.
 #[derive(Clone)]
@@ -45,6 +43,8 @@ pub struct LogDirOptions {
     pub tail_cache: Arc<TailCache>,
     /// log.flush.offset.checkpoint.interval.ms
     pub checkpoint_every: Millis,
+    /// producer.id.expiration.check.interval.ms
+    pub expire_every: Millis,
     /// ottla.log.reserve.bytes
     pub reserve_bytes: i64,
 }
@@ -408,7 +408,7 @@ async fn housekeeping(dir: std::sync::Weak<LogDir>, env: Env) {
         let Some(dir) = dir.upgrade() else { return };
         let now = env.clock.wall_ms();
         let checkpoint = now - checkpointed >= dir.options.checkpoint_every;
-        let expire = now - expired >= EXPIRY_EVERY;
+        let expire = now - expired >= dir.options.expire_every;
         if checkpoint {
             checkpointed = now;
         }

@@ -47,7 +47,19 @@ struct Loaded {
 struct Found {
     /// Sizes of the segments, by first offset.
     segments: BTreeMap<Offset, u64>,
+    /// Those with an index of aborted transactions.
+    aborted: BTreeSet<Offset>,
     snapshots: BTreeSet<Offset>,
+}
+
+impl Found {
+    fn segment(&self, home: &Arc<Home>, base: Offset, size: u64) -> Segment {
+        if self.aborted.contains(&base) {
+            Segment::closed_with_aborted(home.clone(), base, size)
+        } else {
+            Segment::closed(home.clone(), base, size)
+        }
+    }
 }
 
 /// Blocking. Opens the log in `folder` of the directory, or begins one there.
@@ -94,6 +106,7 @@ pub(super) fn open(
     let extra =
         remove_stray_snapshots(&home, &found.snapshots, &loaded).map_err(Fault::disk(&dir))?;
     let flushed = if known.clean { end } else { known.recovery_point.min(end) };
+    let any_aborted = !found.aborted.is_empty() || producers.has_unreplicated();
     let unsynced = flushed < end || epochs.dirty;
     let log = Arc::new_cyclic(|me| Log {
         me: me.clone(),
@@ -108,6 +121,9 @@ pub(super) fn open(
         start: AtomicI64::new(start),
         end: AtomicI64::new(end),
         flushed: AtomicI64::new(flushed),
+        unstable: AtomicI64::new(Offset::MAX),
+        unreplicated: AtomicBool::new(false),
+        any_aborted: AtomicBool::new(any_aborted),
         dirty: AtomicBool::new(false),
         truncations: AtomicI64::new(0),
         flushing: Mutex::new(()),
@@ -126,7 +142,11 @@ pub(super) fn open(
     if producers.end < end && !planted!(ProducerStateNotRecovered) {
         log.replay_producers(&mut producers, end).map_err(Fault::disk(&dir))?;
     }
-    log.writer.lock().producers = producers;
+    {
+        let mut writer = log.writer.lock();
+        writer.producers = producers;
+        log.publish_unstable(&writer);
+    }
     // Most logs are as the last checkpoint left them: a start is no reason to sync them all.
     if new || unsynced {
         log.mark_dirty();
@@ -152,6 +172,8 @@ fn tidy(home: &Home) -> io::Result<Found> {
             found.segments.insert(base, *len);
         } else if let Some(at) = base_of(name, ".snapshot") {
             found.snapshots.insert(at);
+        } else if let Some(base) = base_of(name, ".txnindex") {
+            found.aborted.insert(base);
         }
     }
     for Entry { name, .. } in &entries {
@@ -177,7 +199,7 @@ fn epochs(home: &Arc<Home>, found: &Found) -> Result<Epochs, Fault> {
     tracing::warn!(%fault, "the leader epochs are read from the log");
     let mut epochs = Epochs::default();
     for (base, size) in &found.segments {
-        let segment = Segment::closed(home.clone(), *base, *size);
+        let segment = found.segment(home, *base, *size);
         let file = segment.file().map_err(Fault::disk(&path))?;
         let mut scan = Scan::new(&*file, 0, *size);
         // What is damaged is cut off later, and its epochs with it.
@@ -225,7 +247,7 @@ impl Recovery<'_> {
         let mut segments: Segments = found
             .segments
             .iter()
-            .map(|(base, size)| (*base, Arc::new(Segment::closed(home.clone(), *base, *size))))
+            .map(|(base, size)| (*base, Arc::new(found.segment(home, *base, *size))))
             .collect();
         if segments.is_empty() {
             let active = Segment::create(home.clone(), self.known.start, now)?;
@@ -280,6 +302,7 @@ impl Recovery<'_> {
         let indexed =
             if snapshot >= segment.base { self.trusted.min(snapshot) } else { self.trusted };
         let mut end = None;
+        let mut aborted = Vec::new();
         let Self { epochs, producers, trusted, complete, .. } = self;
         let cut = segment.activate(indexed, *trusted, interval, now, |batch| {
             *gaps |= end.is_some_and(|end| batch.base_offset() > end);
@@ -294,9 +317,10 @@ impl Recovery<'_> {
                 && !planted!(ProducerStateNotRecovered)
                 && batch.base_offset() >= producers.end
             {
-                producers.replay(batch);
+                aborted.extend(producers.replay(batch));
             }
         })?;
+        segment.note_aborted(&aborted);
         Ok((end.unwrap_or(segment.base), cut))
     }
 }

@@ -11,9 +11,10 @@
 //!   never take it;
 //! - no fsync that failed is ever believed later: the whole directory goes offline.
 //!
-//! Deliberately absent: compaction (segments of a topic that is only compacted are kept), the
-//! transaction index, tiered storage, moves between directories (`-future` folders are ignored).
+//! Deliberately absent: compaction (segments of a topic that is only compacted are kept), tiered
+//! storage, moves between directories (`-future` folders are ignored).
 
+mod aborted;
 mod append;
 mod checkpoint;
 mod config;
@@ -40,6 +41,7 @@ mod tail_cache;
 mod tests;
 mod truncate;
 
+pub use aborted::AbortedTransaction;
 pub use append::{AppendError, Appended};
 pub use checkpoint::{Offsets, uuid_from_text, uuid_to_text};
 pub use config::{FlushPolicy, LogConfig};
@@ -47,6 +49,6 @@ pub use dir::{LogDir, LogDirOptions};
 pub use dirs::LogDirs;
 pub use meta_properties::MetaProperties;
 pub use partition_log::{Log, SyncListener};
-pub use producer_state::{CompletedTransaction, Origin, Producer, WrittenBatch};
+pub use producer_state::{Appending, CompletedTransaction, Guard, Origin, Producer, WrittenBatch};
 pub use read::{ReadError, TimestampOffset};
 pub use tail_cache::TailCache;

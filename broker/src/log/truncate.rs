@@ -76,6 +76,7 @@ impl Log {
             writer.snapshots.clear();
             writer.names = true;
             writer.producers = ProducerState::starting_at(offset);
+            self.publish_unstable(writer);
             self.start.store(offset, Ordering::Release);
             self.end.store(offset, Ordering::Release);
             self.publish_segments(|segments| {
@@ -136,7 +137,9 @@ impl Log {
             self.home.disk.remove_file(&self.home.path(at, "snapshot"))?;
         }
         writer.producers = load::newest_snapshot(&self.home, &mut found, start, end, expiry)?;
-        self.replay_producers(&mut writer.producers, end)
+        self.replay_producers(&mut writer.producers, end)?;
+        self.publish_unstable(writer);
+        Ok(())
     }
 
     /// Brings `producers` up to `end` from the segments.
@@ -165,7 +168,11 @@ impl Log {
                 if let Some((_, batch)) = whole.next_whole().map_err(ScanError::into_io)?
                     && control
                 {
-                    producers.replay(&batch);
+                    let aborted = producers.replay(&batch);
+                    if !aborted.is_empty() {
+                        segment.note_aborted(&aborted);
+                        self.any_aborted.store(true, Ordering::Release);
+                    }
                 }
             }
         }

@@ -6,13 +6,25 @@ use crate::controller::image::{Image, ResourceType};
 use crate::log::{FlushPolicy, LogConfig};
 use crate::wire::records::TimestampType;
 
+const VERIFY: &str = "transaction.partition.verification.enable";
+
 pub fn resolve(image: &Image, settings: &Settings, name: &str) -> TopicSettings {
-    topic::resolve(&Layers {
+    topic::resolve(&layers(image, settings, name))
+}
+
+fn layers<'a>(image: &'a Image, settings: &'a Settings, name: &str) -> Layers<'a> {
+    Layers {
         topic: image.config(ResourceType::Topic, name),
         broker: image.config(ResourceType::Broker, &settings.node_id.to_string()),
         cluster: image.config(ResourceType::Broker, ""),
         settings,
-    })
+    }
+}
+
+/// A setting of brokers that is no topic's, as it holds now.
+fn of_broker(image: &Image, settings: &Settings, name: &'static str) -> Option<String> {
+    let layers = layers(image, settings, "");
+    layers.broker_values(name).first().map(|found| found.value.trim().to_owned())
 }
 
 pub fn of_topic(image: &Image, settings: &Settings, name: &str) -> LogConfig {
@@ -41,5 +53,7 @@ pub fn of_topic(image: &Image, settings: &Settings, name: &str) -> LogConfig {
             Flush::PageCache => FlushPolicy::PageCache,
         },
         producer_id_expiration_ms: settings.producer_id_expiration_ms.into(),
+        verify_transactions: of_broker(image, settings, VERIFY)
+            .is_none_or(|value| !value.eq_ignore_ascii_case("false")),
     }
 }

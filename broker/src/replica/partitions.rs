@@ -26,6 +26,7 @@ use super::read::Named;
 use super::remote::{Leaders, OverNetwork, ToController};
 use super::sessions::Sessions;
 use super::tasks;
+use super::verification::Verifier;
 use crate::config::Settings;
 use crate::controller::ControllerLink;
 use crate::controller::image::{Image, PartitionImage, ResourceType, TopicImage};
@@ -59,6 +60,7 @@ pub struct Start<'a> {
 pub struct Partitions {
     me: Weak<Partitions>,
     pub producer_ids: ProducerIds,
+    pub verifier: Verifier,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     pub context: Arc<Context>,
@@ -114,6 +116,7 @@ impl Partitions {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             producer_ids,
+            verifier: Verifier::new(context.clone()),
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
             context,

@@ -11,7 +11,7 @@ use super::partitions::{LeadershipListener, Partitions};
 use crate::coordinator::runtime::{Committed, Coordinator, CoordinatorShard, Sink, StateLog};
 use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
-use crate::log::Origin;
+use crate::log::Appending;
 use crate::types::{LeaderEpoch, TopicPartition};
 
 /// What is read at once while a partition is loaded: offsets.load.buffer.size has this order.
@@ -60,9 +60,10 @@ impl StateLog for Partitions {
         partition: i32,
         epoch: LeaderEpoch,
         batch: Bytes,
+        appending: Appending,
     ) -> Result<Committed, Refusal> {
         let partition = self.led(topic, partition, epoch)?;
-        let ticket = partition.append(batch, true, epoch, Origin::Coordinator)?;
+        let ticket = partition.append(batch, true, epoch, appending)?;
         if planted!(OffsetsAcknowledgedBeforeCommit) {
             return Ok(Box::pin(async { Ok(()) }));
         }

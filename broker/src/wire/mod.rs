@@ -1,4 +1,5 @@
-//! Bytes: request headers, bounds-checked decoding, record batches, metadata records.
+//! Bytes: request headers, bounds-checked decoding, record batches, metadata records,
+//! requests that `kafka-protocol` does not know.
 
 pub mod bounds;
 pub mod fetch_response;

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::classic::{self, JoinCall};
 use super::effects::{Answer, Token};
 use crate::error::ErrorCode;
+use crate::log::Guard;
 
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -45,6 +46,8 @@ pub struct TxnOffsetCommit {
     pub request: TxnOffsetCommitRequest,
     /// By name, of the topics in the request.
     pub topic_ids: BTreeMap<String, Uuid>,
+    /// What the verification of the transaction left.
+    pub guard: Option<Guard>,
 }
 
 /// Which kind of answer a token waits for, with what its error form repeats of the request.

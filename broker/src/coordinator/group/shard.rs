@@ -25,6 +25,7 @@ use super::effects::{Answer, Effects, Token};
 use super::offsets::{self, Offsets, Place, View, Write};
 use super::records::{OffsetCommitKey, OffsetCommitValue, Record};
 use super::settings::GroupSettings;
+use crate::coordinator::runtime::InTransaction;
 use crate::error::ErrorCode;
 use crate::types::Millis;
 
@@ -333,7 +334,7 @@ impl Shard {
         }
         self.written += 1;
         if effects.replay {
-            let producer = effects.transaction.map(|(id, _)| id);
+            let producer = effects.transaction.map(|it| it.producer_id);
             for record in effects.records.clone() {
                 self.replay(record, producer);
             }
@@ -469,7 +470,11 @@ impl Shard {
         let max = step.settings.offset_metadata_max;
         let (answer, records) = offsets::commit_in_transaction(call, max, step.now);
         step.effects.records = records;
-        step.effects.transaction = Some((request.producer_id.0, request.producer_epoch));
+        step.effects.transaction = Some(InTransaction {
+            producer_id: request.producer_id.0,
+            producer_epoch: request.producer_epoch,
+            guard: call.guard,
+        });
         step.effects.replay = true;
         Ok(Answer::TxnOffsetCommit(answer))
     }

@@ -400,8 +400,8 @@ impl<S: CoordinatorShard> Driver<S> {
         self.dirty.remove(&partition);
         while let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) {
             let epoch = active.epoch;
-            let Some((first, write, batch)) = active.take_batch() else { return };
-            match self.means.log.append(S::TOPIC, partition, epoch, batch) {
+            let Some((first, write, batch, appending)) = active.take_batch() else { return };
+            match self.means.log.append(S::TOPIC, partition, epoch, batch, appending) {
                 Ok(committed) => {
                     let timeout = S::commit_timeout(&self.means.settings);
                     let deadline = self.means.env.clock.now() + timeout;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::shard::CoordinatorShard;
+use crate::log::Guard;
 
 /// Names a request that waits for its answer.
 pub type Token = u64;
@@ -17,6 +18,15 @@ pub enum TimerChange<Slot, Timer> {
     Cancel(Slot),
 }
 
+/// The transaction of a producer that records are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InTransaction {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    /// What the verification of the transaction left, to be shown with the append.
+    pub guard: Option<Guard>,
+}
+
 /// What one step asks for. The runtime carries it out in the order of the fields.
 pub struct Effects<S: CoordinatorShard> {
     pub timers: Vec<(S::Key, TimerChange<S::Slot, S::Timer>)>,
@@ -26,9 +36,8 @@ pub struct Effects<S: CoordinatorShard> {
     pub notices: Vec<S::Notice>,
     /// To be appended together.
     pub records: Vec<S::Record>,
-    /// Id and epoch of the producer in whose transaction `records` are written; they count once it
-    /// is committed.
-    pub transaction: Option<(i64, i16)>,
+    /// The transaction in which `records` are written; they count once it is committed.
+    pub transaction: Option<InTransaction>,
     /// Whether `records` change the state when they are in the log (offsets, tombstones), or only
     /// describe a change that the shard made, or will make by `then`. For the shard itself.
     pub replay: bool,

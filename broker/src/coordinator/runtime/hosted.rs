@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::effects::{Token, Write};
+use super::effects::{InTransaction, Token, Write};
 use super::shard::CoordinatorShard;
 use crate::error::ErrorCode;
+use crate::log::{Appending, Origin};
 use crate::types::{LeaderEpoch, Millis};
 use crate::wire::records::{BatchBuilder, EndTransactionMarker};
 
@@ -50,6 +51,8 @@ pub struct TransactionEnd {
     /// Of the transaction coordinator.
     pub coordinator_epoch: i32,
     pub committed: bool,
+    /// The version of transactions of its coordinator, by which the epoch is judged.
+    pub transaction_version: i8,
 }
 
 /// Writes that go into the log together.
@@ -60,8 +63,8 @@ struct Batch {
 }
 
 enum Content {
-    /// With the producer in whose transaction they are written.
-    Records(Option<(i64, i16)>, BatchBuilder),
+    /// With the transaction in which they are written.
+    Records(Option<InTransaction>, BatchBuilder),
     Marker(TransactionEnd, Millis),
 }
 
@@ -78,7 +81,12 @@ impl<S: CoordinatorShard> Active<S> {
     }
 
     /// Adds the records of the shard's newest write.
-    pub fn collect(&mut self, records: &[S::Record], transaction: Option<(i64, i16)>, now: Millis) {
+    pub fn collect(
+        &mut self,
+        records: &[S::Record],
+        transaction: Option<InTransaction>,
+        now: Millis,
+    ) {
         let write = self.shard.written();
         let fits = |batch: &Batch| match &batch.content {
             Content::Records(of, builder) => *of == transaction && builder.size() < FULL,
@@ -86,9 +94,9 @@ impl<S: CoordinatorShard> Active<S> {
         };
         if !self.batches.back().is_some_and(fits) {
             let builder = match transaction {
-                Some((id, epoch)) => {
-                    BatchBuilder::new().producer(id, epoch, NO_SEQUENCE).transactional()
-                }
+                Some(InTransaction { producer_id, producer_epoch, .. }) => BatchBuilder::new()
+                    .producer(producer_id, producer_epoch, NO_SEQUENCE)
+                    .transactional(),
                 None => BatchBuilder::new(),
             };
             let content = Content::Records(transaction, builder);
@@ -116,20 +124,28 @@ impl<S: CoordinatorShard> Active<S> {
             .any(|batch| matches!(&batch.content, Content::Records(_, it) if it.size() >= FULL))
     }
 
-    /// The oldest batch, with the numbers of its first and last write.
-    pub fn take_batch(&mut self) -> Option<(Write, Write, Bytes)> {
+    /// The oldest batch, with the numbers of its first and last write, and how it is appended.
+    pub fn take_batch(&mut self) -> Option<(Write, Write, Bytes, Appending)> {
         let Batch { first, last, content } = self.batches.pop_front()?;
-        let bytes = match content {
-            Content::Records(_, builder) => builder.leader_epoch(self.epoch).build(),
+        let (bytes, appending) = match content {
+            Content::Records(transaction, builder) => {
+                let appending = match transaction {
+                    Some(it) => Appending::verified(Origin::Coordinator, it.guard),
+                    None => Origin::Coordinator.into(),
+                };
+                (builder.leader_epoch(self.epoch).build(), appending)
+            }
             Content::Marker(end, now) => {
                 let marker = EndTransactionMarker {
                     committed: end.committed,
                     coordinator_epoch: end.coordinator_epoch,
                 };
-                BatchBuilder::end_transaction(end.producer_id, end.producer_epoch, marker, now)
+                let (id, epoch) = (end.producer_id, end.producer_epoch);
+                let batch = BatchBuilder::end_transaction(id, epoch, marker, now);
+                (batch, Appending::marker(end.transaction_version))
             }
         };
-        Some((first, last, bytes))
+        Some((first, last, bytes, appending))
     }
 
     /// Nothing of what was collected is appended.

@@ -36,7 +36,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-pub use effects::{Effects, TimerChange, Token, Write};
+pub use effects::{Effects, InTransaction, TimerChange, Token, Write};
 pub use hosted::TransactionEnd;
 pub use shard::{Context, CoordinatorShard, MAX_SWEPT};
 pub use state_log::{Committed, Sink, StateLog};

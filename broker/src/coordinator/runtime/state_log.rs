@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::error::Refusal;
+use crate::log::Appending;
 use crate::types::LeaderEpoch;
 
 /// Resolves when the batch is committed: on all in-sync replicas, and durable as the topic asks.
@@ -31,12 +32,14 @@ pub trait StateLog: Send + Sync + 'static {
 
     /// Puts one batch at the end of the partition's log, or refuses it and changes nothing:
     /// NOT_LEADER_OR_FOLLOWER when this broker does not lead it in `epoch`, NOT_ENOUGH_REPLICAS
-    /// below `min.insync.replicas`, MESSAGE_TOO_LARGE, KAFKA_STORAGE_ERROR. Does not wait.
+    /// below `min.insync.replicas`, MESSAGE_TOO_LARGE, KAFKA_STORAGE_ERROR, and what a producer's
+    /// state forbids. Does not wait.
     fn append(
         &self,
         topic: &str,
         partition: i32,
         epoch: LeaderEpoch,
         batch: Bytes,
+        appending: Appending,
     ) -> Result<Committed, Refusal>;
 }

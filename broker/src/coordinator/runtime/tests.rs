@@ -26,6 +26,7 @@ use crate::coordinator::group::settings::GroupSettings;
 use crate::coordinator::topic::{InternalTopic, Maker, TopicCreator};
 use crate::env::real;
 use crate::error::{ErrorCode, Refusal};
+use crate::log::Appending;
 use crate::types::LeaderEpoch;
 use crate::wire::metadata::{PartitionRecord, Record, TopicRecord};
 use crate::wire::records::{BatchBuilder, Batches, EndTransactionMarker};
@@ -74,6 +75,7 @@ impl StateLog for Memory {
         partition: i32,
         _: LeaderEpoch,
         batch: Bytes,
+        _: Appending,
     ) -> Result<Committed, Refusal> {
         if let Some(code) = *self.refuse.lock() {
             return Err(code.into());
@@ -326,8 +328,13 @@ async fn a_marker_that_is_appended_here_ends_a_transaction_that_was_open_at_the_
     builder.push(0, Some(&key), value.as_deref());
     log.batches.lock().entry(0).or_default().push(builder.build());
     let groups = start(&log);
-    let end =
-        TransactionEnd { producer_id: 7, producer_epoch: 1, coordinator_epoch: 3, committed: true };
+    let end = TransactionEnd {
+        producer_id: 7,
+        producer_epoch: 1,
+        coordinator_epoch: 3,
+        committed: true,
+        transaction_version: 2,
+    };
     let nobody_leads = groups.end_transaction(0, end).await.await;
     assert_eq!(nobody_leads, Err(ErrorCode::NotCoordinator));
     lead(&groups, 1).await;

@@ -8,7 +8,7 @@ use super::TRANSACTION_FEATURE;
 use super::call::{Answer, Call};
 use super::records::Record;
 use super::settings::TransactionSettings;
-use super::state::{Decision, Known, NO_EPOCH, Producer, State, Transaction};
+use super::state::{Decision, Known, Producer, State, Transaction};
 use crate::coordinator::runtime::{self, Context, MAX_SWEPT, TimerChange, Token, Write};
 use crate::error::ErrorCode;
 use crate::types::{LeaderEpoch, Millis, TopicPartition};
@@ -448,7 +448,7 @@ impl Shard {
             );
             let has_none = matches!(known.at.state, State::Empty) || known.at.state.may_expire();
             assert!(!has_none || known.at.partitions.is_empty(), "{id} has partitions left");
-            assert!(known.at.epoch >= NO_EPOCH);
+            assert!(known.at.epoch >= super::state::NO_EPOCH);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod dirs;
+mod transactions;
 
 use std::time::Duration;
 
