@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::records::{OffsetCommitKey, OffsetCommitValue};
 pub use crate::coordinator::runtime::Write;
 use crate::types::{Millis, Offset};
-use open::Open;
+use open::{Open, Pending};
 pub use requests::{commit, commit_in_transaction, delete, fetch};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -66,23 +66,23 @@ impl From<OffsetCommitKey> for Place {
 #[derive(Debug, Default)]
 struct Entry {
     committed: Option<Committed>,
-    /// The write that `committed` is of; 0 when it was loaded.
-    since: Write,
+    /// Where `committed` stands among all that was written.
+    order: Order,
     /// On their way, in order.
-    pending: VecDeque<(Write, Option<Committed>)>,
+    pending: VecDeque<(Write, Order, Option<Committed>)>,
 }
 
 impl Entry {
     fn newest(&self) -> Option<&Committed> {
         match self.pending.back() {
-            Some((_, value)) => value.as_ref(),
+            Some((_, _, value)) => value.as_ref(),
             None => self.committed.as_ref(),
         }
     }
 
-    /// The write that the newest value is of.
-    fn newest_write(&self) -> Write {
-        self.pending.back().map_or(self.since, |(write, _)| *write)
+    /// Where the newest value stands among all that was written.
+    fn newest_order(&self) -> Order {
+        self.pending.back().map_or(self.order, |(_, order, _)| *order)
     }
 
     fn is_gone(&self) -> bool {
@@ -96,6 +96,10 @@ pub enum View {
     Committed,
     Newest,
 }
+
+/// Counts the values of a shard as they were written, by whatever producer: of two that are
+/// committed the later one holds.
+type Order = u64;
 
 type Partitions = BTreeMap<i32, Entry>;
 
@@ -116,6 +120,7 @@ impl Place {
 pub struct Offsets {
     groups: BTreeMap<String, BTreeMap<String, Partitions>>,
     open: Open,
+    next_order: Order,
     /// Where values are pending, in the order of their writes.
     writing: VecDeque<(Write, Place)>,
 }
@@ -130,12 +135,16 @@ impl Offsets {
         partition: i32,
         value: Option<Committed>,
     ) {
-        let place = Place::new(group, topic, partition);
+        let order = self.count();
+        self.put_as(write, order, Place::new(group, topic, partition), value);
+    }
+
+    fn put_as(&mut self, write: Write, order: Order, place: Place, value: Option<Committed>) {
         if value.is_none() {
             self.open.clear(write, &place);
         }
-        let entry = self.entry(group, topic, partition);
-        entry.pending.push_back((write, value));
+        let entry = self.entry(&place.group, &place.topic, place.partition);
+        entry.pending.push_back((write, order, value));
         self.writing.push_back((write, place));
     }
 
@@ -147,42 +156,58 @@ impl Offsets {
         place: Place,
         value: Committed,
     ) {
-        self.open.put(write, producer, place, value);
+        let order = self.count();
+        self.open.put(write, producer, place, Pending { order, value });
     }
 
     /// `write` ends the transaction of a producer: what it committed counts, unless something newer
     /// was written since, or is void.
     pub fn end_transaction(&mut self, write: Write, producer: i64, committed: bool) {
-        for (place, pending) in self.open.end(write, producer) {
-            let Place { group, topic, partition } = &place;
-            let entry = self.groups.get(group).and_then(|it| it.get(topic)?.get(partition));
-            let newest = entry.map_or(0, Entry::newest_write);
-            if committed && pending.write >= newest {
-                self.put(write, group, topic, *partition, Some(pending.value));
+        for (place, Pending { order, value }) in self.open.end(write, producer) {
+            if committed && order > self.newest_order(&place) {
+                self.put_as(write, order, place, Some(value));
             }
         }
     }
 
-    /// Puts what was read from the log. An offset of an open transaction does not win over it.
+    /// Puts what was read from the log.
     pub fn load(&mut self, group: &str, topic: &str, partition: i32, value: Option<Committed>) {
-        self.open.clear(0, &Place::new(group, topic, partition));
-        self.entry(group, topic, partition).committed = value;
-        self.forget_if_gone(group, topic, partition);
+        let order = self.count();
+        let place = Place::new(group, topic, partition);
+        if value.is_none() {
+            self.open.clear(0, &place);
+        }
+        self.load_as(order, &place, value);
+    }
+
+    fn load_as(&mut self, order: Order, place: &Place, value: Option<Committed>) {
+        let entry = self.entry(&place.group, &place.topic, place.partition);
+        (entry.order, entry.committed) = (order, value);
+        self.forget_if_gone(&place.group, &place.topic, place.partition);
     }
 
     /// As [`Offsets::put_in_transaction`], read from the log.
     pub fn load_in_transaction(&mut self, producer: i64, place: Place, value: Committed) {
-        self.open.put(0, producer, place, value);
+        self.put_in_transaction(0, producer, place, value);
     }
 
     /// As [`Offsets::end_transaction`], read from the log.
     pub fn load_end(&mut self, producer: i64, committed: bool) {
-        for (place, pending) in self.open.end(0, producer) {
-            if committed {
-                let Place { group, topic, partition } = &place;
-                self.load(group, topic, *partition, Some(pending.value));
+        for (place, Pending { order, value }) in self.open.end(0, producer) {
+            if committed && order > self.newest_order(&place) {
+                self.load_as(order, &place, Some(value));
             }
         }
+    }
+
+    fn count(&mut self) -> Order {
+        self.next_order += 1;
+        self.next_order
+    }
+
+    fn newest_order(&self, Place { group, topic, partition }: &Place) -> Order {
+        let entry = self.groups.get(group).and_then(|it| it.get(topic)?.get(partition));
+        entry.map_or(0, Entry::newest_order)
     }
 
     /// Whether an open transaction holds an offset of the partition.
@@ -207,8 +232,9 @@ impl Offsets {
     pub fn committed(&mut self, write: Write) {
         while let Some((_, place)) = self.writing.pop_front_if(|(at, _)| *at <= write) {
             let entry = self.entry(&place.group, &place.topic, place.partition);
-            while let Some((at, value)) = entry.pending.pop_front_if(|(at, _)| *at <= write) {
-                (entry.since, entry.committed) = (at, value);
+            while let Some((_, order, value)) = entry.pending.pop_front_if(|(at, ..)| *at <= write)
+            {
+                (entry.order, entry.committed) = (order, value);
             }
             self.forget_if_gone(&place.group, &place.topic, place.partition);
         }
@@ -219,7 +245,7 @@ impl Offsets {
     pub fn take_back(&mut self, write: Write) {
         while let Some((_, place)) = self.writing.pop_back_if(|(at, _)| *at >= write) {
             let entry = self.entry(&place.group, &place.topic, place.partition);
-            while entry.pending.pop_back_if(|(at, _)| *at >= write).is_some() {}
+            while entry.pending.pop_back_if(|(at, ..)| *at >= write).is_some() {}
             self.forget_if_gone(&place.group, &place.topic, place.partition);
         }
         self.open.take_back(write);
@@ -373,6 +399,30 @@ mod tests {
         in_transaction(&mut offsets, 4, 8, 10);
         offsets.end_transaction(5, 8, true);
         assert_eq!(seen(&offsets, View::Newest), Some(10));
+    }
+
+    #[test]
+    fn of_two_transactions_the_offset_that_was_written_later_holds_whichever_ends_first() {
+        for loaded in [false, true] {
+            for ends in [[7, 8], [8, 7]] {
+                let mut offsets = Offsets::default();
+                for (write, producer) in [(1, 7), (2, 8)] {
+                    let (place, value) = (Place::new("g", "t", 0), at(producer));
+                    match loaded {
+                        true => offsets.load_in_transaction(producer, place, value),
+                        false => offsets.put_in_transaction(write, producer, place, value),
+                    }
+                }
+                for (write, producer) in [3, 4].into_iter().zip(ends) {
+                    match loaded {
+                        true => offsets.load_end(producer, true),
+                        false => offsets.end_transaction(write, producer, true),
+                    }
+                }
+                offsets.committed(4);
+                assert_eq!(seen(&offsets, View::Committed), Some(8), "loaded {loaded}, {ends:?}");
+            }
+        }
     }
 
     #[test]

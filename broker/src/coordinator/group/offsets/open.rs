@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Committed, Place};
+use super::{Committed, Order, Place};
 use crate::coordinator::runtime::Write;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pending {
-    /// The write that put it; 0 when it was loaded.
-    pub write: Write,
+    /// Where it stands among all that was written.
+    pub order: Order,
     pub value: Committed,
 }
 
@@ -33,8 +33,8 @@ pub struct Open {
 }
 
 impl Open {
-    pub fn put(&mut self, write: Write, producer: i64, place: Place, value: Committed) {
-        self.change(write, producer, place, Some(Pending { write, value }));
+    pub fn put(&mut self, write: Write, producer: i64, place: Place, pending: Pending) {
+        self.change(write, producer, place, Some(pending));
     }
 
     /// What all producers committed for a place is void.
