@@ -47,6 +47,10 @@ pub fn of_topic(image: &Image, settings: &Settings, name: &str) -> LogConfig {
         compression: None,
         delete: resolved.delete,
         compact: resolved.compact,
+        min_cleanable_dirty_ratio: resolved.min_cleanable_dirty_ratio,
+        delete_retention_ms: resolved.delete_retention_ms,
+        min_compaction_lag_ms: resolved.min_compaction_lag_ms,
+        max_compaction_lag_ms: resolved.max_compaction_lag_ms,
         file_delete_delay_ms: resolved.file_delete_delay_ms,
         flush: match resolved.flush {
             Flush::Sync => FlushPolicy::Sync,

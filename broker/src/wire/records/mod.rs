@@ -15,12 +15,14 @@ mod batch;
 mod builder;
 mod compression;
 mod record;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 
 pub use batch::{BatchMut, BatchView, Batches, HEADER_LEN, LOG_OVERHEAD, TimestampType};
 pub use builder::{BatchBuilder, NewRecord, recompress};
 pub use compression::Compression;
+pub use rewrite::RawRecord;
 pub use record::{ControlKind, EndTransactionMarker, Header, Record, Records, Summary};
 
 use crate::error::{ErrorCode, Refusal};
