@@ -134,15 +134,17 @@ impl Producing<'_> {
                 let batch = data.records.as_deref().map(BatchView::first);
                 let Some(Ok(batch)) = batch.filter(is_transactional) else { continue };
                 if request.transactional_id.is_none() {
-                    return Transaction::Refused(ErrorCode::TransactionalIdAuthorizationFailed.into());
+                    return Transaction::Refused(
+                        ErrorCode::TransactionalIdAuthorizationFailed.into(),
+                    );
                 }
                 let producer = (batch.producer_id(), batch.producer_epoch());
                 if !producers.contains(&producer) {
                     producers.push(producer);
                 }
-                let here = self.name(&topic.name, topic.topic_id).and_then(|name| {
-                    self.partitions.as_leader(&name, data.index, ANY_EPOCH)
-                });
+                let here = self
+                    .name(&topic.name, topic.topic_id)
+                    .and_then(|name| self.partitions.as_leader(&name, data.index, ANY_EPOCH));
                 // What is not led here is refused where it would be appended.
                 appends.extend(here.ok().map(|partition| (partition, batch.base_sequence())));
             }

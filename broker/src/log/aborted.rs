@@ -77,7 +77,14 @@ pub(super) struct AbortedIndex {
 impl AbortedIndex {
     /// Of a new segment.
     pub(super) fn empty() -> Self {
-        Self { present: false, open: true, entries: Vec::new(), written: 0, synced: true, named: true }
+        Self {
+            present: false,
+            open: true,
+            entries: Vec::new(),
+            written: 0,
+            synced: true,
+            named: true,
+        }
     }
 
     /// Of a closed segment, with or without a file.

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
+use super::aborted::AbortedTransaction;
 use super::config::{FlushPolicy, LogConfig};
 use super::partition_log::{Log, Writer};
-use super::aborted::AbortedTransaction;
 use super::producer_state::{self, Appending, Origin, Verdict};
 use super::segment::Segment;
 use crate::env::planted;

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use super::{checkpoint, cleaner};
 use super::config::LogConfig;
 use super::epochs::Epochs;
 use super::partition_log::{Log, Segments, Writer};
@@ -20,6 +19,7 @@ use super::producer_state::{self, ProducerState};
 use super::scan::{Scan, ScanError};
 use super::segment::{Home, Segment};
 use super::shared::Shared;
+use super::{checkpoint, cleaner};
 use crate::env::disk::Entry;
 use crate::env::planted;
 use crate::error::Fault;

@@ -50,8 +50,6 @@ pub use dir::{LogDir, LogDirOptions};
 pub use dirs::LogDirs;
 pub use meta_properties::MetaProperties;
 pub use partition_log::{Log, SyncListener};
-pub use producer_state::{
-    Appending, CompletedTransaction, Guard, Origin, Producer, WrittenBatch,
-};
+pub use producer_state::{Appending, CompletedTransaction, Guard, Origin, Producer, WrittenBatch};
 pub use read::{ReadError, TimestampOffset};
 pub use tail_cache::TailCache;

@@ -124,8 +124,7 @@ impl Verifier {
         let mut asked: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
         let bumps = writer.supports == Supports::Adding;
         for (partition, sequence) in appends {
-            let begun =
-                partition.start_verification((writer.id, writer.epoch), *sequence, bumps);
+            let begun = partition.start_verification((writer.id, writer.epoch), *sequence, bumps);
             if matches!(begun, Ok(Some(_))) {
                 asked.entry(&partition.id.topic).or_default().push(partition.id.partition);
             }

@@ -78,9 +78,7 @@ pub(super) fn filter(
     let records = batch.records(MAX_DECOMPRESSED)?;
     let mut raw = records.raw()?;
     let before = raw.len();
-    raw.retain(|record| {
-        !discard && (batch.is_control() || stays(record, horizon, rules))
-    });
+    raw.retain(|record| !discard && (batch.is_control() || stays(record, horizon, rules)));
     let left = match () {
         () if raw.is_empty() && !keep_empty => Left::Nothing,
         () if raw.is_empty() && before == 0 => Left::Same,

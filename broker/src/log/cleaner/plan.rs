@@ -45,7 +45,8 @@ impl Log {
         if config.min_compaction_lag_ms > 0 {
             let young = now.saturating_sub(config.min_compaction_lag_ms);
             for segment in closed.iter().filter(dirty) {
-                let largest = segment.largest_timestamp().map_err(|error| self.unreadable(error))?;
+                let largest =
+                    segment.largest_timestamp().map_err(|error| self.unreadable(error))?;
                 if largest.0 > young {
                     limit = limit.min(segment.base);
                     break;
@@ -63,7 +64,8 @@ impl Log {
             if next > first_dirty {
                 dirty_bytes += segment.size();
                 if config.max_compaction_lag_ms < Millis::MAX && !due {
-                    let first = segment.first_timestamp().map_err(|error| self.unreadable(error))?;
+                    let first =
+                        segment.first_timestamp().map_err(|error| self.unreadable(error))?;
                     due = first.is_some_and(|first| first > 0 && first < old);
                 }
             }

@@ -37,9 +37,8 @@ impl Log {
     ) -> Result<bool, Fault> {
         let _no_flush = self.flushing.lock();
         let segments = self.segments.load_full();
-        let same = |old: &Arc<Segment>| {
-            segments.get(&old.base).is_some_and(|now| Arc::ptr_eq(old, now))
-        };
+        let same =
+            |old: &Arc<Segment>| segments.get(&old.base).is_some_and(|now| Arc::ptr_eq(old, now));
         let unchanged = self.truncations.load(Ordering::Acquire) == truncations
             && !self.deleted.load(Ordering::Acquire)
             && old.iter().all(same);
@@ -57,7 +56,12 @@ impl Log {
         let (home, disk) = (&*self.home, &*self.home.disk);
         let sync = || disk.sync_dir(&self.dir());
         for extension in EXTENSIONS {
-            rename(home, new.base, &format!("{extension}.{CLEANED}"), &format!("{extension}.{SWAP}"))?;
+            rename(
+                home,
+                new.base,
+                &format!("{extension}.{CLEANED}"),
+                &format!("{extension}.{SWAP}"),
+            )?;
         }
         sync()?;
         old.iter().for_each(|segment| segment.retire());

@@ -18,8 +18,8 @@ mod verification;
 use std::collections::{BTreeMap, VecDeque};
 
 pub(super) use snapshot::{decode, encode};
-pub use verification::{Appending, Guard};
 use verification::Verifications;
+pub use verification::{Appending, Guard};
 
 use super::aborted::AbortedTransaction;
 use crate::env::planted;

@@ -98,7 +98,9 @@ async fn a_read_committed_poll_waits_for_the_marker_and_learns_what_was_aborted(
     assert_eq!(seen.last_stable_offset, 5);
     assert_eq!(aborted(&seen), [(7, 0)], "its marker lies in what was read");
     assert_eq!(aborted(&committed_only(&cluster, 1, 4, 0).await), []);
-    cluster.until("a follower serves the same", || cluster.partition(2).high_watermark() == 5).await;
+    cluster
+        .until("a follower serves the same", || cluster.partition(2).high_watermark() == 5)
+        .await;
     let there = committed_only(&cluster, 2, 0, 0).await;
     assert_eq!((there.last_stable_offset, aborted(&there)), (5, vec![(7, 0)]));
     cluster.stop().await;
@@ -258,6 +260,10 @@ async fn a_coordinator_that_is_busy_with_the_last_transaction_is_asked_again() {
     };
     assert_eq!(append(None).err().unwrap().code, ErrorCode::InvalidTxnState);
     append(guard).unwrap().committed().await.unwrap();
-    assert_eq!(verify(&cluster, Supports::Adding).await, Ok(None), "it is ongoing: nobody is asked");
+    assert_eq!(
+        verify(&cluster, Supports::Adding).await,
+        Ok(None),
+        "it is ongoing: nobody is asked"
+    );
     cluster.stop().await;
 }

@@ -22,8 +22,8 @@ mod tests;
 pub use batch::{BatchMut, BatchView, Batches, HEADER_LEN, LOG_OVERHEAD, TimestampType};
 pub use builder::{BatchBuilder, NewRecord, recompress};
 pub use compression::Compression;
-pub use rewrite::RawRecord;
 pub use record::{ControlKind, EndTransactionMarker, Header, Record, Records, Summary};
+pub use rewrite::RawRecord;
 
 use crate::error::{ErrorCode, Refusal};
 

@@ -85,8 +85,9 @@ impl BatchView<'_> {
         };
         let payload = match self.compression()? {
             Compression::None => records.to_vec(),
-            how => compress(how, &records)
-                .map_err(|error| RecordsError::invalid(error.to_string()))?,
+            how => {
+                compress(how, &records).map_err(|error| RecordsError::invalid(error.to_string()))?
+            }
         };
         let flag = if horizon.is_some() { DELETE_HORIZON } else { 0 };
         let attributes = self.attributes() & !DELETE_HORIZON | flag;
