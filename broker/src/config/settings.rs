@@ -82,6 +82,13 @@ numbers! {
     fetch_max_bytes: i32 = "fetch.max.bytes",
     max_incremental_fetch_session_cache_slots: i32 = "max.incremental.fetch.session.cache.slots",
 
+    cleaner_enable: bool = "log.cleaner.enable",
+    /// 0: none. More than one are one.
+    cleaner_threads: i32 = "log.cleaner.threads",
+    cleaner_backoff: Duration = "log.cleaner.backoff.ms",
+    cleaner_dedupe_buffer_size: i64 = "log.cleaner.dedupe.buffer.size",
+    cleaner_load_factor: f64 = "log.cleaner.io.buffer.load.factor",
+    cleaner_max_bytes_per_second: f64 = "log.cleaner.io.max.bytes.per.second",
     log_retention_check_interval: Duration = "log.retention.check.interval.ms",
     log_initial_task_delay: Duration = "log.initial.task.delay.ms",
     log_flush_offset_checkpoint_interval: Duration = "log.flush.offset.checkpoint.interval.ms",
@@ -335,7 +342,7 @@ macro_rules! parsed {
         })*
     };
 }
-parsed!(i16, i32, i64, u64);
+parsed!(i16, i32, i64, u64, f64);
 
 impl FromValue for bool {
     fn from_value(text: &str) -> Option<Self> {

@@ -88,9 +88,10 @@ impl LogDir {
         let points = offsets(checkpoint::RECOVERY_POINTS)?;
         let starts = offsets(checkpoint::LOG_STARTS)?;
         let high_watermarks = offsets(checkpoint::HIGH_WATERMARKS)?;
+        let cleaned = offsets(checkpoint::CLEANED)?;
         let clean = identity::read_clean_shutdown(&env, &path);
         let (cache, reserve) = (options.tail_cache.clone(), options.reserve_bytes);
-        let shared = Shared::new(env, path, cache, points, reserve);
+        let shared = Shared::new(env, path, cache, points, cleaned, reserve);
         Ok(Arc::new(Self {
             shared,
             meta,
@@ -309,6 +310,7 @@ impl LogDir {
         let _one_at_a_time = self.changing.lock();
         let Some(log) = self.logs.lock().remove(partition) else { return Ok(false) };
         let to = self.rename(&log, identity::DELETED)?;
+        self.shared.set_cleaned(partition, None)?;
         let due = self.shared.env.clock.wall_ms() + log.config().file_delete_delay_ms;
         self.shared.remove_later([to], due);
         Ok(true)

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use super::checkpoint;
 use super::config::LogConfig;
 use super::epochs::Epochs;
 use super::partition_log::{Log, Segments, Writer};
@@ -20,6 +19,7 @@ use super::producer_state::{self, ProducerState};
 use super::scan::{Scan, ScanError};
 use super::segment::{Home, Segment};
 use super::shared::Shared;
+use super::{checkpoint, cleaner};
 use crate::env::disk::Entry;
 use crate::env::planted;
 use crate::error::Fault;
@@ -157,17 +157,13 @@ pub(super) fn open(
 /// Removes what interrupted work left, and returns what there is.
 fn tidy(home: &Home) -> io::Result<Found> {
     let dir = home.dir.read().clone();
+    cleaner::finish_swaps(&*home.disk, &dir)?;
     let entries = home.disk.list(&dir)?;
     let mut found = Found::default();
     for Entry { name, len, .. } in &entries {
         let ends = |suffix: &str| name.ends_with(suffix);
-        if ends(".deleted") || ends(".cleaned") || ends(".tmp") {
+        if ends(".deleted") || ends(".tmp") {
             home.disk.remove_file(&dir.join(name))?;
-        } else if ends(".swap") {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{name}: Kafka's cleaner was interrupted here; start and stop Kafka once"),
-            ));
         } else if let Some(base) = base_of(name, ".log") {
             found.segments.insert(base, *len);
         } else if let Some(at) = base_of(name, ".snapshot") {

@@ -11,12 +11,12 @@
 //!   never take it;
 //! - no fsync that failed is ever believed later: the whole directory goes offline.
 //!
-//! Deliberately absent: compaction (segments of a topic that is only compacted are kept), tiered
-//! storage, moves between directories (`-future` folders are ignored).
+//! Deliberately absent: tiered storage, moves between directories (`-future` folders are ignored).
 
 mod aborted;
 mod append;
 mod checkpoint;
+mod cleaner;
 mod config;
 mod dir;
 mod dirs;
@@ -44,6 +44,7 @@ mod truncate;
 pub use aborted::AbortedTransaction;
 pub use append::{AppendError, Appended};
 pub use checkpoint::{Offsets, uuid_from_text, uuid_to_text};
+pub use cleaner::{Candidate, CleanerSettings, Cleaning, Progress, Trouble};
 pub use config::{FlushPolicy, LogConfig};
 pub use dir::{LogDir, LogDirOptions};
 pub use dirs::LogDirs;

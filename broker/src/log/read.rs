@@ -214,7 +214,7 @@ impl Log {
         }
     }
 
-    fn unreadable(&self, error: io::Error) -> ReadError {
+    pub(super) fn unreadable(&self, error: io::Error) -> ReadError {
         let why = format!("{}: {error}", self.dir().display());
         // Damaged data concern this partition; an error of the device concerns all of it.
         if error.kind() != io::ErrorKind::InvalidData && error.kind() != io::ErrorKind::NotFound {

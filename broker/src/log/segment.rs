@@ -8,7 +8,7 @@
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
@@ -46,6 +46,10 @@ pub(super) struct Segment {
     file: Mutex<Option<Arc<dyn DiskFile>>>,
     state: Mutex<Indexes>,
     aborted: Mutex<AbortedIndex>,
+    /// The cleaner is putting it in the place of others: its files end with `.swap`.
+    swapping: RwLock<bool>,
+    /// The cleaner has put another in its place.
+    retired: AtomicBool,
 }
 
 /// Where a batch lies, how large it is, and what it begins with.
@@ -85,6 +89,8 @@ impl Segment {
             file: Mutex::default(),
             state: Mutex::new(Indexes::closed(base)),
             aborted: Mutex::new(AbortedIndex::closed(false)),
+            swapping: RwLock::new(false),
+            retired: AtomicBool::new(false),
         }
     }
 
@@ -94,11 +100,42 @@ impl Segment {
         Self { aborted, ..Self::closed(home, base, size) }
     }
 
+    /// A closed segment whose files end with `.swap`.
+    pub(super) fn being_swapped(
+        home: Arc<Home>,
+        base: Offset,
+        size: u64,
+        with_aborted: bool,
+    ) -> Self {
+        let aborted = Mutex::new(AbortedIndex::closed(with_aborted));
+        Self { aborted, swapping: RwLock::new(true), ..Self::closed(home, base, size) }
+    }
+
+    /// Runs `rename`, which takes `.swap` off the names of the files; who opens them meanwhile waits.
+    pub(super) fn take_final_name(
+        &self,
+        rename: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut swapping = self.swapping.write();
+        rename()?;
+        *swapping = false;
+        Ok(())
+    }
+
+    /// Its files are about to be another segment's: from here on nothing is written to them.
+    pub(super) fn retire(&self) {
+        let _not_while_rebuilding = self.state.lock();
+        self.retired.store(true, Ordering::Release);
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
 
     fn path(&self, extension: &str) -> PathBuf {
+        if *self.swapping.read() {
+            return self.home.path(self.base, &format!("{extension}.swap"));
+        }
         self.home.path(self.base, extension)
     }
 
@@ -219,6 +256,16 @@ impl Segment {
         let fits = fitting(&buffer[..read], max, up_to, at_least_one);
         buffer.truncate(fits);
         Ok(Some(buffer.freeze()))
+    }
+
+    /// The largest timestamp of the first batch, if there is one.
+    pub(super) fn first_timestamp(&self) -> io::Result<Option<Millis>> {
+        let size = self.size();
+        let mut state = self.state.lock();
+        if state.first.is_none() && size > 0 {
+            state.first = first_timestamp(&*self.file()?, size)?;
+        }
+        Ok(state.first)
     }
 
     /// The last offset and timestamp of the batch with the largest timestamp.
@@ -401,6 +448,9 @@ impl Segment {
     /// Builds the indexes anew. Returns whether that can help: one that is wholly in memory is right.
     fn rebuild(&self) -> io::Result<bool> {
         let mut state = self.state.lock();
+        if self.retired.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let open = state.offsets.is_open();
         if open && !state.offsets.is_in_part_on_disk() {
             return Ok(false);

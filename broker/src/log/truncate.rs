@@ -98,6 +98,7 @@ impl Log {
         // In this order: a checkpoint that is being written meanwhile sees one or the other.
         self.flushed.fetch_min(offset, Ordering::AcqRel);
         self.shared.lower_recovery_point(&self.partition, offset)?;
+        self.shared.lower_cleaned(&self.partition, offset)?;
         self.truncations.fetch_add(1, Ordering::AcqRel);
         self.tail.clear();
         // Durable at once: a removed segment that came back would lie behind a gap.
@@ -106,7 +107,8 @@ impl Log {
             .and_then(|()| self.home.disk.sync_dir(&self.dir()))
             .map_err(Fault::disk(self.dir()))
             // A batch that reached over `offset` is gone as a whole.
-            .and_then(|()| self.shared.lower_recovery_point(&self.partition, self.end_offset()));
+            .and_then(|()| self.shared.lower_recovery_point(&self.partition, self.end_offset()))
+            .and_then(|()| self.shared.lower_cleaned(&self.partition, self.end_offset()));
         self.truncations.fetch_add(1, Ordering::AcqRel);
         drop(writer);
         self.flushed.fetch_min(self.end_offset(), Ordering::AcqRel);

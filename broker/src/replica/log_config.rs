@@ -4,7 +4,7 @@ use crate::config::topic::{self, FlushPolicy as Flush, TimestampType as Timestam
 use crate::config::{Layers, Settings, TopicSettings};
 use crate::controller::image::{Image, ResourceType};
 use crate::log::{FlushPolicy, LogConfig};
-use crate::wire::records::TimestampType;
+use crate::wire::records::{Compression, TimestampType};
 
 const VERIFY: &str = "transaction.partition.verification.enable";
 
@@ -43,10 +43,13 @@ pub fn of_topic(image: &Image, settings: &Settings, name: &str) -> LogConfig {
         },
         timestamp_before_max_ms: resolved.timestamp_before_max_ms,
         timestamp_after_max_ms: resolved.timestamp_after_max_ms,
-        // Other values of compression.type are refused where they are set.
-        compression: None,
+        compression: Compression::from_name(&resolved.compression_type),
         delete: resolved.delete,
         compact: resolved.compact,
+        min_cleanable_dirty_ratio: resolved.min_cleanable_dirty_ratio,
+        delete_retention_ms: resolved.delete_retention_ms,
+        min_compaction_lag_ms: resolved.min_compaction_lag_ms,
+        max_compaction_lag_ms: resolved.max_compaction_lag_ms,
         file_delete_delay_ms: resolved.file_delete_delay_ms,
         flush: match resolved.flush {
             Flush::Sync => FlushPolicy::Sync,

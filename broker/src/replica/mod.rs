@@ -5,6 +5,7 @@
 //! the controller; [`verification`] asks coordinators of transactions; [`directories`] says where
 //! replicas lie; [`tasks`] does what is due now and then.
 
+pub mod cleaning;
 pub mod context;
 pub mod directories;
 pub mod fetcher;

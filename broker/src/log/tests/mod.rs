@@ -1,5 +1,6 @@
 //! Helpers, and the tests by subject.
 
+mod cleaner;
 mod kafka;
 mod memory_disk;
 mod model;

@@ -200,9 +200,15 @@ async fn crashes_and_truncations_leave_what_the_records_say() {
             let open = known.as_ref().is_some_and(|it| it.transaction_start.is_some());
             let sequence = known.map_or(0, |it| it.last_sequence() + 1);
             match luck.below(20) {
-                0..10 => drop(write(&log, id, sequence)),
-                10..15 if open => drop(end(&log, id, 0, luck.below(2) == 0)),
-                15 => drop(append(&log, "plain")),
+                0..10 => {
+                    write(&log, id, sequence);
+                }
+                10..15 if open => {
+                    end(&log, id, 0, luck.below(2) == 0);
+                }
+                15 => {
+                    append(&log, "plain");
+                }
                 16 => log.flush(luck.below(2) == 0),
                 17 => dir.checkpoint().unwrap(),
                 18 if luck.below(3) == 0 => {
