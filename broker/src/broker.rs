@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -24,8 +25,10 @@ use crate::controller::{
     Controller, ControllerLink, Controllers, Image, Metadata, Start, registration,
 };
 use crate::coordinator::group::settings::GroupSettings;
-use crate::coordinator::runtime::Groups;
-use crate::coordinator::topic::{Maker, OffsetsTopic, TopicCreator};
+use crate::coordinator::runtime::{self as coordinator, Groups, Transactions};
+use crate::coordinator::topic::{InternalTopic, Maker, TopicCreator};
+use crate::coordinator::transaction::markers::{MarkerQueue, MarkerSender};
+use crate::coordinator::transaction::settings::TransactionSettings;
 use crate::env::{self, Env};
 use crate::error::{ErrorCode, Fault};
 use crate::log::{LogDirOptions, LogDirs, TailCache};
@@ -46,6 +49,7 @@ pub struct Broker {
     pub image: Arc<ArcSwap<Image>>,
     pub partitions: Arc<Partitions>,
     pub groups: Arc<Groups>,
+    pub transactions: Arc<Transactions>,
     /// On a node with the controller role.
     pub controller: Option<Arc<Controller>>,
     /// To the active controller, wherever it is.
@@ -66,6 +70,8 @@ struct Running {
     fault: Fatal,
     /// The log directories that went offline.
     offline: watch::Sender<Vec<Uuid>>,
+    /// The ends of transactions that are to be told.
+    markers: Arc<MarkerQueue>,
 }
 
 /// The first fault that ends this node.
@@ -155,14 +161,17 @@ impl Broker {
             link: link.clone(),
             membership: lifecycle.membership(),
         });
-        let groups = Groups::start(
-            env.clone(),
-            GroupSettings::of(&settings),
-            partitions.clone(),
-            metadata.shared(),
-            Maker::new(OffsetsTopic::of(&settings), link.clone()),
-        );
-        partitions.set_groups(groups.clone());
+        let groups = Groups::start(coordinator::Start {
+            env: env.clone(),
+            settings: GroupSettings::of(&settings),
+            log: partitions.clone(),
+            image: metadata.shared(),
+            topic: Maker::new(InternalTopic::offsets(&settings), link.clone()),
+            notify: Box::new(|_, _, notice| match notice {}),
+        });
+        partitions.listen(groups.clone());
+        let transactions = start_transactions(&env, &settings, &partitions, &metadata, &link);
+        partitions.listen(transactions.coordinator.clone());
         metadata.listen(partitions.clone());
         metadata.listen(groups.clone());
         metadata.start(stop.clone());
@@ -170,11 +179,19 @@ impl Broker {
             image: metadata.shared(),
             auto_create: AutoCreate::default(),
             controller: settings.roles.controller.then(|| replica.clone()),
-            running: Running { server: Mutex::default(), replica, stop, fault, offline },
+            running: Running {
+                server: Mutex::default(),
+                replica,
+                stop,
+                fault,
+                offline,
+                markers: transactions.markers,
+            },
             env,
             settings,
             partitions,
             groups,
+            transactions: transactions.coordinator,
             link,
             log_dirs,
             lifecycle,
@@ -293,6 +310,8 @@ impl Broker {
             server.stop_accepting();
         }
         self.groups.shut_down().await;
+        self.transactions.shut_down().await;
+        self.running.markers.stop();
         if let Some(server) = server {
             server.shut_down().await;
         }
@@ -302,6 +321,46 @@ impl Broker {
             warn!(%fault, "the logs were not closed cleanly");
         }
     }
+}
+
+/// The transaction coordinator, and the queue of what it sends.
+struct StartedTransactions {
+    coordinator: Arc<Transactions>,
+    markers: Arc<MarkerQueue>,
+}
+
+fn start_transactions(
+    env: &Env,
+    settings: &Settings,
+    partitions: &Arc<Partitions>,
+    metadata: &Metadata,
+    link: &Arc<ControllerLink>,
+) -> StartedTransactions {
+    let markers = Arc::new(MarkerQueue::default());
+    let queue = markers.clone();
+    let coordinator = Transactions::start(coordinator::Start {
+        env: env.clone(),
+        settings: TransactionSettings::of(settings),
+        log: partitions.clone(),
+        image: metadata.shared(),
+        topic: Maker::new(InternalTopic::transactions(settings), link.clone()),
+        notify: Box::new(move |partition, epoch, notice| queue.take(partition, epoch, notice)),
+    });
+    let ids = partitions.clone();
+    let fresh_ids = move || -> BoxFuture<'static, _> {
+        let ids = ids.clone();
+        Box::pin(async move { ids.producer_ids.next().await })
+    };
+    MarkerSender {
+        env: env.clone(),
+        settings: settings.clone(),
+        image: metadata.shared(),
+        queue: markers.clone(),
+        coordinator: Arc::downgrade(&coordinator),
+        fresh_ids: Box::new(fresh_ids),
+    }
+    .start();
+    StartedTransactions { coordinator, markers }
 }
 
 async fn open_log_dirs(
@@ -315,6 +374,7 @@ async fn open_log_dirs(
         node_id: settings.node_id,
         tail_cache: TailCache::new(TAIL_CACHE_BYTES),
         checkpoint_every: settings.log_flush_offset_checkpoint_interval.as_millis() as i64,
+        expire_every: settings.producer_id_expiration_check_interval.as_millis() as i64,
         reserve_bytes: settings.log_reserve_bytes,
     };
     let (paths, metadata) = (settings.log_dirs.clone(), settings.metadata_log_dir.clone());

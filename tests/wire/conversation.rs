@@ -41,6 +41,16 @@ impl Talk {
         self.socket = None;
     }
 
+    /// How much has been noted.
+    pub fn lines_so_far(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// What was noted after the first `count` lines never was: another attempt follows.
+    pub fn forget_from(&mut self, count: usize) {
+        self.lines.truncate(count);
+    }
+
     /// What was asked and what was said, in order.
     pub fn into_lines(self) -> Vec<(String, String)> {
         self.lines

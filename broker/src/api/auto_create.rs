@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use super::metadata::is_internal;
 use crate::broker::Broker;
 use crate::coordinator::runtime::GROUP_METADATA_TOPIC;
+use crate::coordinator::transaction::TRANSACTION_STATE_TOPIC;
 use crate::env;
 use crate::error::ErrorCode;
 
@@ -53,6 +54,9 @@ impl AutoCreate {
 pub(super) fn create(broker: &Arc<Broker>, mut names: Vec<TopicName>) {
     if names.iter().any(|name| &***name == GROUP_METADATA_TOPIC) {
         broker.groups.topic.make();
+    }
+    if names.iter().any(|name| &***name == TRANSACTION_STATE_TOPIC) {
+        broker.transactions.topic.make();
     }
     names.retain(|name| !is_internal(name));
     let names = broker.auto_create.take(names);

@@ -1,13 +1,13 @@
-//! FindCoordinator: which broker coordinates a group.
+//! FindCoordinator: which broker coordinates a group, or a transactional id.
 //!
-//! Versions 0 to 6; from 4 for several keys at once (KIP-699). The first question makes
-//! `__consumer_offsets`; until it has a leader that the client can reach, the answer is
+//! Versions 0 to 6; from 4 for several keys at once (KIP-699). The first question makes the internal
+//! topic; until it has a leader that the client can reach, the answer is
 //! COORDINATOR_NOT_AVAILABLE, and clients ask again.
 //!
-//! Deliberately absent: coordinators of transactions and share groups, which are not built. They
-//! are refused with UNSUPPORTED_VERSION rather than with COORDINATOR_NOT_AVAILABLE, which is
-//! retriable: a transactional producer would ask for ever instead of saying what is wrong. Before
-//! version 6 a share key is INVALID_REQUEST, as in Kafka; so is a type that nobody knows.
+//! Deliberately absent: coordinators of share groups, which are not built. They are refused with
+//! UNSUPPORTED_VERSION rather than with COORDINATOR_NOT_AVAILABLE, which is retriable: a client
+//! would ask for ever instead of saying what is wrong. Before version 6 a share key is
+//! INVALID_REQUEST, as in Kafka; so is a type that nobody knows.
 
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::broker::Broker;
 use crate::controller::image::{Endpoint, Image};
 use crate::coordinator::group::partition_of;
 use crate::coordinator::runtime::GROUP_METADATA_TOPIC;
+use crate::coordinator::transaction::TRANSACTION_STATE_TOPIC;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::NodeId;
 
@@ -35,8 +36,12 @@ async fn handle(
     request: FindCoordinatorRequest,
 ) -> Reply<FindCoordinatorResponse> {
     let image = broker.image.load();
-    if image.topic(GROUP_METADATA_TOPIC).is_none() && request.key_type == GROUP {
-        broker.groups.topic.make();
+    match request.key_type {
+        GROUP if image.topic(GROUP_METADATA_TOPIC).is_none() => broker.groups.topic.make(),
+        TRANSACTION if image.topic(TRANSACTION_STATE_TOPIC).is_none() => {
+            broker.transactions.topic.make();
+        }
+        _ => {}
     }
     let find = |key: &StrBytes| {
         let found = locate(&image, client, request.key_type, key);
@@ -64,14 +69,14 @@ fn locate<'a>(
     key_type: i8,
     key: &str,
 ) -> Result<(NodeId, &'a Endpoint), Refusal> {
-    match key_type {
-        GROUP => {}
-        TRANSACTION => return Err(not_built("transactions")),
+    let topic = match key_type {
+        GROUP => GROUP_METADATA_TOPIC,
+        TRANSACTION => TRANSACTION_STATE_TOPIC,
         SHARE if client.version >= 6 => return Err(not_built("share groups")),
         _ => return Err(ErrorCode::InvalidRequest.into()),
-    }
+    };
     let not_available = || Refusal::from(ErrorCode::CoordinatorNotAvailable);
-    let topic = image.topic(GROUP_METADATA_TOPIC).ok_or_else(not_available)?;
+    let topic = image.topic(topic).ok_or_else(not_available)?;
     let partition = partition_of(key, topic.partitions.len() as i32);
     let leader = topic.partitions.get(&partition).map(|partition| partition.leader);
     let broker = leader.and_then(|leader| image.broker(leader)).ok_or_else(not_available)?;

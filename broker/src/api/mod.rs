@@ -13,6 +13,8 @@
 //! a handler sees only bodies whose lengths were proven (`wire::bounds`) and whose version it
 //! serves. Deliberately absent, until there is an authorizer: what a request needs permission for.
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 pub mod add_raft_voter;
 pub mod allocate_producer_ids;
 pub mod alter_configs;
@@ -39,8 +41,10 @@ pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_quorum;
 pub mod describe_topic_partitions;
+pub mod describe_transactions;
 pub mod elect_leaders;
 pub mod end_quorum_epoch;
+pub mod end_txn;
 pub mod envelope;
 pub mod fetch;
 pub mod fetch_metadata;
@@ -56,6 +60,7 @@ pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
+pub mod list_transactions;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -67,10 +72,12 @@ pub mod sync_group;
 pub mod table;
 #[cfg(test)]
 mod testing;
+pub mod txn_offset_commit;
 pub mod unregister_broker;
 pub mod update_features;
 pub mod update_raft_voter;
 pub mod vote;
+pub mod write_txn_markers;
 
 use std::any::Any;
 use std::fmt;

@@ -4,9 +4,10 @@
 //! (KAFKA-18659), and refused. `acks=all` is answered once all in-sync replicas have the records
 //! durably, `acks=1` once they are in the leader's log, `acks=0` never: a failure closes the
 //! connection. A request that is appended has taken its place: the next one of the connection
-//! starts while it waits. Deliberately absent: transactions. A transactional batch is refused with
-//! INVALID_TXN_STATE, which no client retries, and a message that says so.
+//! starts while it waits. With the first batch of a transaction its coordinator is asked beforehand
+//! (KIP-890): whether the partition was added, or, from version 12 on, to add it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +27,13 @@ use crate::broker::Broker;
 use crate::controller::image::Image;
 use crate::env::Env;
 use crate::error::{ErrorCode, Refusal};
-use crate::log::Origin;
+use crate::log::{Appending, Origin};
 use crate::replica::Partitions;
 use crate::replica::partition::ANY_EPOCH;
 use crate::replica::read::is_about_leader;
 use crate::replica::ticket::Ticket;
-use crate::types::{NodeId, Offset};
+use crate::replica::verification::{Supports, Verified, Writer};
+use crate::types::{NodeId, Offset, TopicPartition};
 use crate::wire::records::{BatchView, Compression, RecordsError};
 
 pub const API: Api =
@@ -47,6 +49,10 @@ const WITH_LEADER: i16 = 10;
 const WITH_RECORDS: i16 = 8;
 /// From this version on zstd may be used.
 const WITH_ZSTD: i16 = 7;
+/// From this version on a producer may be told TRANSACTION_ABORTABLE.
+const WITH_ABORTABLE: i16 = 11;
+/// From this version on a transaction gains the partition by this very request (KIP-890).
+const ADDS_PARTITIONS: i16 = 12;
 
 async fn handle(
     broker: &Arc<Broker>,
@@ -63,7 +69,8 @@ async fn handle(
         internal_too: client.id.as_deref() == Some(ADMIN_CLIENT),
         listener: client.connection.listener.clone(),
     };
-    let topics = producing.append_all(request);
+    let verified = producing.verify(&request).await;
+    let topics = producing.append_all(request, &verified);
     if acks == 0 {
         let failed = topics.iter().flat_map(|topic| &topic.partitions);
         return if failed.clone().any(|it| it.outcome.is_err()) {
@@ -108,8 +115,60 @@ struct Producing<'a> {
     listener: Arc<str>,
 }
 
+/// What is known of the request's transaction before anything is appended.
+enum Transaction {
+    /// Partitions that needed no verification are not in it.
+    Verified(BTreeMap<TopicPartition, Verified>),
+    /// Nothing of the request is appended.
+    Refused(Refusal),
+}
+
 impl Producing<'_> {
-    fn append_all(&self, request: ProduceRequest) -> Vec<Topic> {
+    /// Asks the coordinator of the request's transaction, if it has one.
+    async fn verify(&self, request: &ProduceRequest) -> Transaction {
+        let nothing = Transaction::Verified(BTreeMap::new());
+        let mut producers = Vec::new();
+        let mut appends = Vec::new();
+        for topic in &request.topic_data {
+            for data in &topic.partition_data {
+                let batch = data.records.as_deref().map(BatchView::first);
+                let Some(Ok(batch)) = batch.filter(is_transactional) else { continue };
+                if request.transactional_id.is_none() {
+                    return Transaction::Refused(
+                        ErrorCode::TransactionalIdAuthorizationFailed.into(),
+                    );
+                }
+                let producer = (batch.producer_id(), batch.producer_epoch());
+                if !producers.contains(&producer) {
+                    producers.push(producer);
+                }
+                let here = self
+                    .name(&topic.name, topic.topic_id)
+                    .and_then(|name| self.partitions.as_leader(&name, data.index, ANY_EPOCH));
+                // What is not led here is refused where it would be appended.
+                appends.extend(here.ok().map(|partition| (partition, batch.base_sequence())));
+            }
+        }
+        let (Some(id), Some(producer)) = (&request.transactional_id, producers.first()) else {
+            return nothing;
+        };
+        if producers.len() > 1 {
+            return Transaction::Refused(Refusal::new(
+                ErrorCode::InvalidProducerIdMapping,
+                "Transactional records contained more than one producer ID",
+            ));
+        }
+        let supports = match self.version {
+            ADDS_PARTITIONS.. => Supports::Adding,
+            WITH_ABORTABLE => Supports::Abortable,
+            _ => Supports::OldErrors,
+        };
+        let transactional_id = id.0.clone();
+        let writer = Writer { transactional_id, id: producer.0, epoch: producer.1, supports };
+        Transaction::Verified(self.partitions.verifier.verify(&writer, &appends).await)
+    }
+
+    fn append_all(&self, request: ProduceRequest, transaction: &Transaction) -> Vec<Topic> {
         let mut topics = Vec::with_capacity(request.topic_data.len());
         for topic in request.topic_data {
             let shell = TopicProduceResponse::default()
@@ -122,7 +181,7 @@ impl Producing<'_> {
                 let appended = name
                     .clone()
                     .map_err(Refusal::from)
-                    .and_then(|name| self.append(&name, data, &mut start_offset));
+                    .and_then(|name| self.append(&name, data, transaction, &mut start_offset));
                 let leader = match &appended {
                     Err(refusal) if is_about_leader(refusal.code) => {
                         name.as_deref().ok().and_then(|name| self.leader(name, index))
@@ -149,8 +208,13 @@ impl Producing<'_> {
         &self,
         topic: &str,
         data: PartitionProduceData,
+        transaction: &Transaction,
         start_offset: &mut Offset,
     ) -> Result<Ticket, Refusal> {
+        let verified = match transaction {
+            Transaction::Refused(refusal) => return Err(refusal.clone()),
+            Transaction::Verified(verified) => verified,
+        };
         if !(-1..=1).contains(&self.acks) {
             return Err(ErrorCode::InvalidRequiredAcks.into());
         }
@@ -161,7 +225,12 @@ impl Producing<'_> {
             return Err(Refusal::new(ErrorCode::InvalidTopicException, message));
         }
         let partition = self.partitions.as_leader(topic, data.index, ANY_EPOCH)?;
-        let appended = partition.append(records, self.acks == -1, ANY_EPOCH, Origin::Client);
+        let guard = match verified.get(&partition.id) {
+            Some(verified) => verified.clone()?,
+            None => None,
+        };
+        let appending = Appending::verified(Origin::Client, guard);
+        let appended = partition.append(records, self.acks == -1, ANY_EPOCH, appending);
         appended.inspect_err(|refusal| {
             if tells_start_offset(refusal.code) {
                 *start_offset = partition.log().start_offset();
@@ -199,12 +268,6 @@ impl Producing<'_> {
                 format!("zstd is not allowed in Produce version {}", self.version),
             ));
         }
-        if batch.is_transactional() {
-            return Err(Refusal::new(
-                ErrorCode::InvalidTxnState,
-                "transactions are not supported yet",
-            ));
-        }
         Ok(())
     }
 
@@ -213,6 +276,10 @@ impl Producing<'_> {
         let leader = LeaderIdAndEpoch::default();
         Some(leader.with_leader_id(BrokerId(known.leader)).with_leader_epoch(known.leader_epoch))
     }
+}
+
+fn is_transactional(batch: &Result<BatchView<'_>, RecordsError>) -> bool {
+    batch.as_ref().is_ok_and(|it| it.is_transactional() && it.has_producer_id())
 }
 
 struct Answering {

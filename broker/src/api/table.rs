@@ -3,17 +3,19 @@
 use std::sync::LazyLock;
 
 use super::{
-    Api, Scope, add_raft_voter, allocate_producer_ids, alter_configs, alter_partition,
-    alter_partition_reassignments, alter_replica_log_dirs, api_versions, assign_replicas_to_dirs,
-    begin_quorum_epoch, broker_heartbeat, broker_registration, controller_registration,
-    create_partitions, create_topics, delete_groups, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_quorum, describe_topic_partitions, elect_leaders, end_quorum_epoch, envelope, fetch,
+    Api, Scope, add_offsets_to_txn, add_partitions_to_txn, add_raft_voter, allocate_producer_ids,
+    alter_configs, alter_partition, alter_partition_reassignments, alter_replica_log_dirs,
+    api_versions, assign_replicas_to_dirs, begin_quorum_epoch, broker_heartbeat,
+    broker_registration, controller_registration, create_partitions, create_topics, delete_groups,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
+    describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
+    describe_transactions, elect_leaders, end_quorum_epoch, end_txn, envelope, fetch,
     fetch_metadata, fetch_snapshot, find_coordinator, forwarded, heartbeat,
     incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
-    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
-    offset_delete, offset_fetch, offset_for_leader_epoch, produce, remove_raft_voter, sync_group,
-    unregister_broker, update_features, update_raft_voter, vote,
+    list_groups, list_offsets, list_partition_reassignments, list_transactions, metadata,
+    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
+    remove_raft_voter, sync_group, txn_offset_commit, unregister_broker, update_features,
+    update_raft_voter, vote, write_txn_markers,
 };
 
 /// One line for each API.
@@ -83,6 +85,13 @@ const ALL: &[Api] = &[
     delete_records::API,
     describe_log_dirs::API,
     describe_producers::API,
+    add_offsets_to_txn::API,
+    add_partitions_to_txn::API,
+    describe_transactions::API,
+    end_txn::API,
+    list_transactions::API,
+    txn_offset_commit::API,
+    write_txn_markers::API,
 ];
 
 /// All APIs of a kind of listener, in order of their keys.
@@ -116,8 +125,9 @@ mod tests {
             assert!(apis.windows(2).all(|pair| (pair[0].key as i16) < pair[1].key as i16));
             for api in apis {
                 let known = api.key.valid_versions();
-                // Version 2 of the heartbeat is read as version 1.
-                let more = i16::from(api.key == ApiKey::BrokerHeartbeat);
+                // Version 2 of the heartbeat is read as version 1; markers have a schema of ours.
+                let own = [ApiKey::BrokerHeartbeat, ApiKey::WriteTxnMarkers];
+                let more = i16::from(own.contains(&api.key));
                 assert!(known.min <= api.min && api.max <= known.max + more, "{api:?}");
             }
         }

@@ -82,6 +82,13 @@ numbers! {
     fetch_max_bytes: i32 = "fetch.max.bytes",
     max_incremental_fetch_session_cache_slots: i32 = "max.incremental.fetch.session.cache.slots",
 
+    cleaner_enable: bool = "log.cleaner.enable",
+    /// 0: none. More than one are one.
+    cleaner_threads: i32 = "log.cleaner.threads",
+    cleaner_backoff: Duration = "log.cleaner.backoff.ms",
+    cleaner_dedupe_buffer_size: i64 = "log.cleaner.dedupe.buffer.size",
+    cleaner_load_factor: f64 = "log.cleaner.io.buffer.load.factor",
+    cleaner_max_bytes_per_second: f64 = "log.cleaner.io.max.bytes.per.second",
     log_retention_check_interval: Duration = "log.retention.check.interval.ms",
     log_initial_task_delay: Duration = "log.initial.task.delay.ms",
     log_flush_offset_checkpoint_interval: Duration = "log.flush.offset.checkpoint.interval.ms",
@@ -91,6 +98,9 @@ numbers! {
     log_reserve_bytes: i64 = "ottla.log.reserve.bytes",
     producer_id_expiration_ms: i32 = "producer.id.expiration.ms",
     producer_id_expiration_check_interval: Duration = "producer.id.expiration.check.interval.ms",
+
+    add_partitions_retry_backoff: Duration = "add.partitions.to.txn.retry.backoff.ms",
+    add_partitions_retry_backoff_max: Duration = "add.partitions.to.txn.retry.backoff.max.ms",
 
     replica_lag_time_max: Duration = "replica.lag.time.max.ms",
     replica_fetch_max_bytes: i32 = "replica.fetch.max.bytes",
@@ -133,6 +143,17 @@ numbers! {
     offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions",
     offsets_topic_replication_factor: i16 = "offsets.topic.replication.factor",
     offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes",
+
+    transaction_max_timeout_ms: i32 = "transaction.max.timeout.ms",
+    transactional_id_expiration_ms: i32 = "transactional.id.expiration.ms",
+    transaction_abort_interval: Duration =
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+    transaction_expiration_interval: Duration =
+        "transaction.remove.expired.transaction.cleanup.interval.ms",
+    transaction_topic_num_partitions: i32 = "transaction.state.log.num.partitions",
+    transaction_topic_replication_factor: i16 = "transaction.state.log.replication.factor",
+    transaction_topic_min_isr: i32 = "transaction.state.log.min.isr",
+    transaction_topic_segment_bytes: i32 = "transaction.state.log.segment.bytes",
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,7 +342,7 @@ macro_rules! parsed {
         })*
     };
 }
-parsed!(i16, i32, i64, u64);
+parsed!(i16, i32, i64, u64, f64);
 
 impl FromValue for bool {
     fn from_value(text: &str) -> Option<Self> {

@@ -228,10 +228,6 @@ pub fn validate(name: &str, value: &str) -> Result<(), Refusal> {
             "Tiered Storage functionality is disabled in the broker. Topic cannot be configured \
              with remote log storage.",
         )),
-        "compression.type" if value.trim() != "producer" => Err(invalid(format!(
-            "compression.type={} is not supported yet: batches are stored as producers send them",
-            value.trim()
-        ))),
         _ => Ok(()),
     }
 }
@@ -313,7 +309,7 @@ mod tests {
         let refused = |name, value| validate(name, value).unwrap_err().message;
         assert_eq!(refused("bogus", "1"), "Unknown topic config name: bogus");
         assert!(refused("remote.storage.enable", "true").starts_with("Tiered Storage"));
-        assert!(refused("compression.type", "gzip").contains("not supported yet"));
+        assert!(refused("compression.type", "rar").contains("String must be one of"));
         let conflict = map(&[("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")]);
         assert_eq!(
             validate_all(&conflict).unwrap_err().message,

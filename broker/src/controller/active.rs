@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::contact::{self, Suspect};
-use super::decision::{ConfigRules, View};
+use super::decision::{ConfigRules, TRANSACTION_FEATURE, TRANSACTION_VERSION, View};
 use super::driver::{Answer, Job};
 use super::image::Image;
 use super::loader::Loader;
@@ -246,6 +246,8 @@ fn bootstrap() -> Vec<Record> {
     vec![
         BeginTransactionRecord { name: Some("Bootstrap records".into()) }.into(),
         FeatureLevelRecord { name: "metadata.version".into(), feature_level: METADATA_VERSION }
+            .into(),
+        FeatureLevelRecord { name: TRANSACTION_FEATURE.into(), feature_level: TRANSACTION_VERSION }
             .into(),
         EndTransactionRecord {}.into(),
     ]

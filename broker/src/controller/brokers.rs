@@ -12,7 +12,7 @@ use kafka_protocol::messages::{
 };
 use tokio::time::Instant;
 
-use super::decision::{Decision, ELR_FEATURE, View};
+use super::decision::{Decision, ELR_FEATURE, TRANSACTION_FEATURE, TRANSACTION_VERSION, View};
 use super::driver::Core;
 use super::sessions::Sessions;
 use super::{directories, election};
@@ -210,6 +210,7 @@ pub fn supported_features() -> Vec<(&'static str, i16, i16)> {
         ("kraft.version", 0, 1),
         ("metadata.version", METADATA_VERSION, METADATA_VERSION),
         (ELR_FEATURE, 0, 1),
+        (TRANSACTION_FEATURE, 0, TRANSACTION_VERSION),
     ]
 }
 

@@ -12,6 +12,11 @@ use crate::wire::metadata::Record;
 /// The feature under which eligible leader replicas are kept (KIP-966).
 pub const ELR_FEATURE: &str = "eligible.leader.replicas.version";
 
+/// The feature that says which transactions the cluster can do (KIP-890).
+pub const TRANSACTION_FEATURE: &str = "transaction.version";
+/// Its highest level.
+pub const TRANSACTION_VERSION: i16 = 2;
+
 /// What the controller knows when it decides.
 #[derive(Clone, Copy)]
 pub struct View<'a> {

@@ -1,5 +1,6 @@
-//! Coordinators: groups and offsets, kept as records in internal topics.
+//! Coordinators: groups and offsets, and transactions, kept as records in internal topics.
 
 pub mod group;
 pub mod runtime;
 pub mod topic;
+pub mod transaction;

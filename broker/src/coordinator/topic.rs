@@ -1,4 +1,4 @@
-//! Makes `__consumer_offsets` when the first client looks for a coordinator, as Kafka does.
+//! Makes an internal topic when the first client looks for its coordinator, as Kafka does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::runtime::GROUP_METADATA_TOPIC;
+use super::transaction::TRANSACTION_STATE_TOPIC;
 use crate::config::Settings;
 use crate::controller::ControllerLink;
 use crate::env;
@@ -38,55 +39,69 @@ impl TopicCreator for ControllerLink {
     }
 }
 
-/// What the topic is made with.
+/// What an internal topic is made with.
 #[derive(Debug, Clone)]
-pub struct OffsetsTopic {
-    /// `offsets.topic.num.partitions`
+pub struct InternalTopic {
+    pub name: &'static str,
     pub partitions: i32,
-    /// `offsets.topic.replication.factor`
     pub replication_factor: i16,
-    /// `offsets.topic.segment.bytes`
-    pub segment_bytes: i32,
+    pub configs: Vec<(&'static str, String)>,
 }
 
-impl OffsetsTopic {
-    pub fn of(settings: &Settings) -> Self {
+impl InternalTopic {
+    /// `__consumer_offsets`, by the settings `offsets.topic.*`.
+    pub fn offsets(settings: &Settings) -> Self {
         Self {
+            name: GROUP_METADATA_TOPIC,
             partitions: settings.offsets_topic_num_partitions,
             replication_factor: settings.offsets_topic_replication_factor,
-            segment_bytes: settings.offsets_topic_segment_bytes,
+            configs: vec![
+                ("cleanup.policy", "compact".to_owned()),
+                ("compression.type", "producer".to_owned()),
+                ("segment.bytes", settings.offsets_topic_segment_bytes.to_string()),
+            ],
+        }
+    }
+
+    /// `__transaction_state`, by the settings `transaction.state.log.*`.
+    pub fn transactions(settings: &Settings) -> Self {
+        Self {
+            name: TRANSACTION_STATE_TOPIC,
+            partitions: settings.transaction_topic_num_partitions,
+            replication_factor: settings.transaction_topic_replication_factor,
+            configs: vec![
+                ("cleanup.policy", "compact".to_owned()),
+                ("compression.type", "uncompressed".to_owned()),
+                ("min.insync.replicas", settings.transaction_topic_min_isr.to_string()),
+                ("segment.bytes", settings.transaction_topic_segment_bytes.to_string()),
+                ("unclean.leader.election.enable", "false".to_owned()),
+            ],
         }
     }
 
     pub fn to_request(&self) -> CreatableTopic {
-        let segment_bytes = self.segment_bytes.to_string();
-        let configs = [
-            ("cleanup.policy", "compact"),
-            ("compression.type", "producer"),
-            ("segment.bytes", segment_bytes.as_str()),
-        ];
-        let config = |(name, value): (&'static str, &str)| {
+        let config = |(name, value): &(&'static str, String)| {
             CreatableTopicConfig::default()
                 .with_name(StrBytes::from_static_str(name))
-                .with_value(Some(StrBytes::from_string(value.to_owned())))
+                .with_value(Some(StrBytes::from_string(value.clone())))
         };
         CreatableTopic::default()
-            .with_name(TopicName(StrBytes::from_static_str(GROUP_METADATA_TOPIC)))
+            .with_name(TopicName(StrBytes::from_static_str(self.name)))
             .with_num_partitions(self.partitions)
             .with_replication_factor(self.replication_factor)
-            .with_configs(configs.into_iter().map(config).collect())
+            .with_configs(self.configs.iter().map(config).collect())
     }
 }
 
 /// Asks once at a time, however many clients look.
 pub struct Maker {
-    topic: OffsetsTopic,
+    topic: InternalTopic,
     creator: Arc<dyn TopicCreator>,
     busy: Arc<AtomicBool>,
 }
 
 impl Maker {
-    pub fn new(topic: OffsetsTopic, creator: Arc<dyn TopicCreator>) -> Self {
+    pub fn new(topic: InternalTopic, creator: Arc<dyn TopicCreator>) -> Self {
         Self { topic, creator, busy: Arc::default() }
     }
 
@@ -95,14 +110,14 @@ impl Maker {
         if self.busy.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (creator, busy, topic) =
-            (self.creator.clone(), self.busy.clone(), self.topic.to_request());
+        let (creator, busy, topic, name) =
+            (self.creator.clone(), self.busy.clone(), self.topic.to_request(), self.topic.name);
         drop(env::spawn(async move {
             match creator.create(topic).await {
-                Ok(()) => tracing::info!("{GROUP_METADATA_TOPIC} is created"),
+                Ok(()) => tracing::info!("{name} is created"),
                 Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => {}
                 Err(refusal) => {
-                    tracing::warn!(%refusal, "{GROUP_METADATA_TOPIC} could not be created yet");
+                    tracing::warn!(%refusal, "{name} could not be created yet");
                 }
             }
             busy.store(false, Ordering::Release);

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
+use super::aborted::AbortedTransaction;
 use super::config::{FlushPolicy, LogConfig};
 use super::partition_log::{Log, Writer};
-use super::producer_state::{self, Origin, Verdict};
+use super::producer_state::{self, Appending, Origin, Verdict};
 use super::segment::Segment;
 use crate::env::planted;
 use crate::error::{ErrorCode, Fault, Refusal, is_full};
@@ -68,10 +69,13 @@ impl Log {
         &self,
         batches: Bytes,
         epoch: LeaderEpoch,
-        origin: Origin,
+        appending: impl Into<Appending>,
         now: Millis,
     ) -> Result<Appended, AppendError> {
+        let mut appending = appending.into();
+        let origin = appending.origin;
         let config = self.config.load_full();
+        appending.verified &= config.verify_transactions;
         let mut bytes = prepare(batches, &config, origin, now)?;
         let mut writer = self.writer.lock();
         let first_offset = self.end.load(Ordering::Relaxed);
@@ -97,7 +101,7 @@ impl Log {
             TimestampType::LogAppendTime => now,
         };
         let views = || Batches::new(&bytes).map_while(Result::ok);
-        let changes = match writer.producers.check(views(), origin)? {
+        let changes = match writer.producers.check(views(), appending)? {
             Verdict::Append(changes) => changes,
             Verdict::Duplicate(before) => {
                 return Ok(Appended {
@@ -114,7 +118,9 @@ impl Log {
             }
         };
         let mut appended = self.place(&mut writer, &config, &bytes, now)?;
-        writer.producers.commit(changes, next);
+        let aborted = writer.producers.commit(changes, next);
+        self.note_aborted(&writer, &aborted);
+        self.publish_unstable(&writer);
         appended.append_time = append_time;
         drop(writer);
         self.mark_dirty();
@@ -153,9 +159,11 @@ impl Log {
             let part = self.place(&mut writer, &config, &run, now)?;
             for batch in Batches::new(&run).map_while(Result::ok) {
                 if !planted!(FollowerKeepsNoProducerState) {
-                    writer.producers.replay(&batch);
+                    let aborted = writer.producers.replay(&batch);
+                    self.note_aborted(&writer, &aborted);
                 }
             }
+            self.publish_unstable(&writer);
             total.last_offset = part.last_offset;
             total.bytes += part.bytes;
             total.records += part.records;
@@ -249,6 +257,14 @@ impl Log {
         });
         self.mark_dirty();
         Ok(())
+    }
+
+    /// The active segment has the markers of what was just appended.
+    fn note_aborted(&self, writer: &Writer, aborted: &[AbortedTransaction]) {
+        if !aborted.is_empty() {
+            writer.active.note_aborted(aborted);
+            self.any_aborted.store(true, Ordering::Release);
+        }
     }
 
     /// A full disk is told to the client and may pass; any other error takes the directory offline.

@@ -12,11 +12,12 @@ use crate::types::{LeaderEpoch, Offset, TopicPartition};
 
 pub(super) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub(super) const LOG_STARTS: &str = "log-start-offset-checkpoint";
+pub(super) const CLEANED: &str = "cleaner-offset-checkpoint";
 pub(super) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 pub(super) const EPOCHS: &str = "leader-epoch-checkpoint";
 pub(super) const PARTITION_METADATA: &str = "partition.metadata";
 
-/// Offsets by partition, as three of the files hold them.
+/// Offsets by partition, as four of the files hold them.
 pub type Offsets = BTreeMap<TopicPartition, Offset>;
 
 /// The lines after the version and the count, which must both be right; none when there is no file.

@@ -14,7 +14,7 @@ pub enum FlushPolicy {
 }
 
 /// Defaults are Kafka 4.3's, with sync as the flush policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LogConfig {
     pub segment_bytes: u64,
     pub segment_ms: Millis,
@@ -32,11 +32,18 @@ pub struct LogConfig {
     pub compression: Option<Compression>,
     /// `cleanup.policy` holds `delete`.
     pub delete: bool,
-    /// `cleanup.policy` holds `compact`: keys are asked for; the cleaner itself is not built yet.
+    /// `cleanup.policy` holds `compact`.
     pub compact: bool,
+    pub min_cleanable_dirty_ratio: f64,
+    /// How long the cleaner keeps tombstones, and markers of transactions that it has emptied.
+    pub delete_retention_ms: Millis,
+    pub min_compaction_lag_ms: Millis,
+    pub max_compaction_lag_ms: Millis,
     pub file_delete_delay_ms: Millis,
     pub flush: FlushPolicy,
     pub producer_id_expiration_ms: Millis,
+    /// `transaction.partition.verification.enable`
+    pub verify_transactions: bool,
 }
 
 impl Default for LogConfig {
@@ -55,9 +62,14 @@ impl Default for LogConfig {
             compression: None,
             delete: true,
             compact: false,
+            min_cleanable_dirty_ratio: 0.5,
+            delete_retention_ms: 24 * 3600 * 1000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: Millis::MAX,
             file_delete_delay_ms: 60_000,
             flush: FlushPolicy::Sync,
             producer_id_expiration_ms: 24 * 3600 * 1000,
+            verify_transactions: true,
         }
     }
 }

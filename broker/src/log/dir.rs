@@ -33,8 +33,6 @@ pub(super) const AT_ONCE: usize = 8;
 const TICK: Duration = Duration::from_secs(5);
 /// The same while the volume has too little room.
 const SHORT_TICK: Duration = Duration::from_secs(1);
-/// producer.id.expiration.check.interval.ms
-const EXPIRY_EVERY: Millis = 600_000;
 
 /// What opening a directory needs to know.
 #[derive(Clone)]
@@ -46,6 +44,8 @@ pub struct LogDirOptions {
     pub tail_cache: Arc<TailCache>,
     /// log.flush.offset.checkpoint.interval.ms
     pub checkpoint_every: Millis,
+    /// producer.id.expiration.check.interval.ms
+    pub expire_every: Millis,
     /// ottla.log.reserve.bytes
     pub reserve_bytes: i64,
 }
@@ -91,9 +91,10 @@ impl LogDir {
         let points = offsets(checkpoint::RECOVERY_POINTS)?;
         let starts = offsets(checkpoint::LOG_STARTS)?;
         let high_watermarks = offsets(checkpoint::HIGH_WATERMARKS)?;
+        let cleaned = offsets(checkpoint::CLEANED)?;
         let clean = identity::read_clean_shutdown(&env, &path);
         let (cache, reserve) = (options.tail_cache.clone(), options.reserve_bytes);
-        let shared = Shared::new(env, path, cache, points, reserve);
+        let shared = Shared::new(env, path, cache, points, cleaned, reserve);
         Ok(Arc::new(Self {
             shared,
             meta,
@@ -326,6 +327,7 @@ impl LogDir {
         let _one_at_a_time = self.changing.lock();
         let Some(log) = self.logs.lock().remove(partition) else { return Ok(false) };
         self.doom(&log)?;
+        self.shared.set_cleaned(partition, None)?;
         Ok(true)
     }
 
@@ -436,7 +438,7 @@ async fn housekeeping(dir: std::sync::Weak<LogDir>, env: Env) {
         let Some(dir) = dir.upgrade() else { return };
         let now = env.clock.wall_ms();
         let checkpoint = now - checkpointed >= dir.options.checkpoint_every;
-        let expire = now - expired >= EXPIRY_EVERY;
+        let expire = now - expired >= dir.options.expire_every;
         if checkpoint {
             checkpointed = now;
         }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
-use super::checkpoint;
 use super::config::LogConfig;
 use super::epochs::Epochs;
 use super::partition_log::{Log, Segments, Writer};
@@ -20,6 +19,7 @@ use super::producer_state::{self, ProducerState};
 use super::scan::{Scan, ScanError};
 use super::segment::{Home, Segment};
 use super::shared::Shared;
+use super::{checkpoint, cleaner};
 use crate::env::disk::Entry;
 use crate::env::planted;
 use crate::error::Fault;
@@ -47,7 +47,19 @@ struct Loaded {
 struct Found {
     /// Sizes of the segments, by first offset.
     segments: BTreeMap<Offset, u64>,
+    /// Those with an index of aborted transactions.
+    aborted: BTreeSet<Offset>,
     snapshots: BTreeSet<Offset>,
+}
+
+impl Found {
+    fn segment(&self, home: &Arc<Home>, base: Offset, size: u64) -> Segment {
+        if self.aborted.contains(&base) {
+            Segment::closed_with_aborted(home.clone(), base, size)
+        } else {
+            Segment::closed(home.clone(), base, size)
+        }
+    }
 }
 
 /// Blocking. Opens the log in `folder` of the directory, or begins one there.
@@ -94,6 +106,7 @@ pub(super) fn open(
     let extra =
         remove_stray_snapshots(&home, &found.snapshots, &loaded).map_err(Fault::disk(&dir))?;
     let flushed = if known.clean { end } else { known.recovery_point.min(end) };
+    let any_aborted = !found.aborted.is_empty() || producers.has_unreplicated();
     let unsynced = flushed < end || epochs.dirty;
     let log = Arc::new_cyclic(|me| Log {
         me: me.clone(),
@@ -108,6 +121,9 @@ pub(super) fn open(
         start: AtomicI64::new(start),
         end: AtomicI64::new(end),
         flushed: AtomicI64::new(flushed),
+        unstable: AtomicI64::new(Offset::MAX),
+        unreplicated: AtomicBool::new(false),
+        any_aborted: AtomicBool::new(any_aborted),
         dirty: AtomicBool::new(false),
         truncations: AtomicI64::new(0),
         flushing: Mutex::new(()),
@@ -127,7 +143,11 @@ pub(super) fn open(
     if producers.end < end && !planted!(ProducerStateNotRecovered) {
         log.replay_producers(&mut producers, end).map_err(Fault::disk(&dir))?;
     }
-    log.writer.lock().producers = producers;
+    {
+        let mut writer = log.writer.lock();
+        writer.producers = producers;
+        log.publish_unstable(&writer);
+    }
     // Most logs are as the last checkpoint left them: a start is no reason to sync them all.
     if new || unsynced {
         log.mark_dirty();
@@ -138,21 +158,19 @@ pub(super) fn open(
 /// Removes what interrupted work left, and returns what there is.
 fn tidy(home: &Home) -> io::Result<Found> {
     let dir = home.dir.read().clone();
+    cleaner::finish_swaps(&*home.disk, &dir)?;
     let entries = home.disk.list(&dir)?;
     let mut found = Found::default();
     for Entry { name, len, .. } in &entries {
         let ends = |suffix: &str| name.ends_with(suffix);
-        if ends(".deleted") || ends(".cleaned") || ends(".tmp") {
+        if ends(".deleted") || ends(".tmp") {
             home.disk.remove_file(&dir.join(name))?;
-        } else if ends(".swap") {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{name}: Kafka's cleaner was interrupted here; start and stop Kafka once"),
-            ));
         } else if let Some(base) = base_of(name, ".log") {
             found.segments.insert(base, *len);
         } else if let Some(at) = base_of(name, ".snapshot") {
             found.snapshots.insert(at);
+        } else if let Some(base) = base_of(name, ".txnindex") {
+            found.aborted.insert(base);
         }
     }
     for Entry { name, .. } in &entries {
@@ -178,7 +196,7 @@ fn epochs(home: &Arc<Home>, found: &Found) -> Result<Epochs, Fault> {
     tracing::warn!(%fault, "the leader epochs are read from the log");
     let mut epochs = Epochs::default();
     for (base, size) in &found.segments {
-        let segment = Segment::closed(home.clone(), *base, *size);
+        let segment = found.segment(home, *base, *size);
         let file = segment.file().map_err(Fault::disk(&path))?;
         let mut scan = Scan::new(&*file, 0, *size);
         // What is damaged is cut off later, and its epochs with it.
@@ -226,7 +244,7 @@ impl Recovery<'_> {
         let mut segments: Segments = found
             .segments
             .iter()
-            .map(|(base, size)| (*base, Arc::new(Segment::closed(home.clone(), *base, *size))))
+            .map(|(base, size)| (*base, Arc::new(found.segment(home, *base, *size))))
             .collect();
         if segments.is_empty() {
             let active = Segment::create(home.clone(), self.known.start, now)?;
@@ -281,6 +299,7 @@ impl Recovery<'_> {
         let indexed =
             if snapshot >= segment.base { self.trusted.min(snapshot) } else { self.trusted };
         let mut end = None;
+        let mut aborted = Vec::new();
         let Self { epochs, producers, trusted, complete, .. } = self;
         let cut = segment.activate(indexed, *trusted, interval, now, |batch| {
             *gaps |= end.is_some_and(|end| batch.base_offset() > end);
@@ -295,9 +314,10 @@ impl Recovery<'_> {
                 && !planted!(ProducerStateNotRecovered)
                 && batch.base_offset() >= producers.end
             {
-                producers.replay(batch);
+                aborted.extend(producers.replay(batch));
             }
         })?;
+        segment.note_aborted(&aborted);
         Ok((end.unwrap_or(segment.base), cut))
     }
 }

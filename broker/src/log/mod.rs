@@ -11,11 +11,12 @@
 //!   never take it;
 //! - no fsync that failed is ever believed later: the whole directory goes offline.
 //!
-//! Deliberately absent: compaction (segments of a topic that is only compacted are kept), the
-//! transaction index, tiered storage.
+//! Deliberately absent: tiered storage.
 
+mod aborted;
 mod append;
 mod checkpoint;
+mod cleaner;
 mod config;
 mod dir;
 mod dirs;
@@ -42,14 +43,16 @@ mod tail_cache;
 mod tests;
 mod truncate;
 
+pub use aborted::AbortedTransaction;
 pub use append::{AppendError, Appended};
 pub use checkpoint::{Offsets, uuid_from_text, uuid_to_text};
+pub use cleaner::{Candidate, CleanerSettings, Cleaning, Progress, Trouble};
 pub use config::{FlushPolicy, LogConfig};
 pub use dir::{LogDir, LogDirOptions};
 pub use dirs::LogDirs;
 pub use future::can_be_moved;
 pub use meta_properties::MetaProperties;
 pub use partition_log::{Log, SyncListener};
-pub use producer_state::{CompletedTransaction, Origin, Producer, WrittenBatch};
+pub use producer_state::{Appending, CompletedTransaction, Guard, Origin, Producer, WrittenBatch};
 pub use read::{ReadError, TimestampOffset};
 pub use tail_cache::TailCache;

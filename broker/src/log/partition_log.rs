@@ -12,11 +12,11 @@ use uuid::Uuid;
 use super::checkpoint;
 use super::config::{FlushPolicy, LogConfig};
 use super::epochs::Epochs;
-use super::producer_state::{Producer, ProducerState};
+use super::producer_state::{Guard, Producer, ProducerState};
 use super::segment::{Home, Segment};
 use super::shared::Shared;
 use super::tail_cache::Tail;
-use crate::error::Fault;
+use crate::error::{Fault, Refusal};
 use crate::types::{LeaderEpoch, Millis, Offset, TopicPartition};
 
 pub(super) type Segments = BTreeMap<Offset, Arc<Segment>>;
@@ -46,6 +46,13 @@ pub struct Log {
     pub(super) end: AtomicI64,
     /// All below is on the disk: the recovery point.
     pub(super) flushed: AtomicI64,
+    /// The first offset of a transaction that is ongoing or not known to be decided everywhere;
+    /// `Offset::MAX`: there is none.
+    pub(super) unstable: AtomicI64,
+    /// Some of these wait for the high watermark to pass their marker.
+    pub(super) unreplicated: AtomicBool,
+    /// Some segment has, or had, an index of aborted transactions.
+    pub(super) any_aborted: AtomicBool,
     /// Is in the flusher's queue.
     pub(super) dirty: AtomicBool,
     /// Grows when offsets come to mean other records.
@@ -196,6 +203,41 @@ impl Log {
     /// The first offset of an undecided transaction.
     pub fn first_undecided_offset(&self) -> Option<Offset> {
         self.writer.lock().producers.first_undecided()
+    }
+    /// Up to where a read-committed consumer reads. `high_watermark` was asked for before: what
+    /// lies below it is part of no transaction that this does not know.
+    pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
+        let unstable = self.unstable.load(Ordering::Acquire);
+        unstable.max(self.start_offset()).min(high_watermark)
+    }
+    /// All below `offset` is committed: transactions that ended there are decided everywhere.
+    pub fn on_high_watermark(&self, offset: Offset) {
+        if self.unreplicated.load(Ordering::Acquire) {
+            let mut writer = self.writer.lock();
+            writer.producers.on_high_watermark(offset);
+            self.publish_unstable(&writer);
+        }
+    }
+    pub(super) fn publish_unstable(&self, writer: &Writer) {
+        let first = writer.producers.first_unstable().unwrap_or(Offset::MAX);
+        self.unreplicated.store(writer.producers.has_unreplicated(), Ordering::Release);
+        self.unstable.store(first, Ordering::Release);
+    }
+
+    /// Begins to verify that the producer may write to a transaction here: the guard is to be shown
+    /// with the append. `None`: its transaction is ongoing.
+    pub fn start_verification(
+        &self,
+        producer: (i64, i16),
+        sequence: i32,
+        supports_epoch_bump: bool,
+        now: Millis,
+    ) -> Result<Option<Guard>, Refusal> {
+        if !self.config.load().verify_transactions {
+            return Ok(None);
+        }
+        let producers = &mut self.writer.lock().producers;
+        producers.start_verification(producer, sequence, supports_epoch_bump, now)
     }
 
     /// Makes `offset` the first that can be read, never moving back, never past the end. The

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::aborted::AbortedTransaction;
 use super::partition_log::Log;
 use super::scan::{Scan, ScanError};
 use super::segment::Segment;
@@ -84,6 +85,43 @@ impl Log {
             }
             Ok(Ok(Bytes::new()))
         })
+    }
+
+    /// The aborted transactions with records in `from..up_to`, by their markers. Never waits for the
+    /// disk: `None` means that it would have to, see [`Log::aborted_cold`].
+    pub fn aborted(&self, from: Offset, up_to: Offset) -> Option<Vec<AbortedTransaction>> {
+        // What the open segments have is in memory, which cannot fail.
+        self.collect_aborted(from, up_to, false).ok().flatten()
+    }
+
+    /// Blocking. As [`Log::aborted`], also from the disk.
+    pub fn aborted_cold(
+        &self,
+        from: Offset,
+        up_to: Offset,
+    ) -> Result<Vec<AbortedTransaction>, ReadError> {
+        let found = self.retry(|| Ok(self.collect_aborted(from, up_to, true)));
+        found.map(Option::unwrap_or_default)
+    }
+
+    pub(super) fn collect_aborted(
+        &self,
+        from: Offset,
+        up_to: Offset,
+        cold: bool,
+    ) -> io::Result<Option<Vec<AbortedTransaction>>> {
+        let mut found = Vec::new();
+        if from >= up_to || !self.any_aborted.load(Ordering::Acquire) {
+            return Ok(Some(found));
+        }
+        for segment in self.segments_from(from) {
+            match segment.aborted_in((from, up_to), cold, &mut found)? {
+                None => return Ok(None),
+                Some(true) => break,
+                Some(false) => {}
+            }
+        }
+        Ok(Some(found))
     }
 
     /// Blocking. The first record at or after the log start whose timestamp is at least `timestamp`.
@@ -176,7 +214,7 @@ impl Log {
         }
     }
 
-    fn unreadable(&self, error: io::Error) -> ReadError {
+    pub(super) fn unreadable(&self, error: io::Error) -> ReadError {
         let why = format!("{}: {error}", self.dir().display());
         // Damaged data concern this partition; an error of the device concerns all of it.
         if error.kind() != io::ErrorKind::InvalidData && error.kind() != io::ErrorKind::NotFound {

@@ -2,7 +2,8 @@
 //!
 //! The writer lock is held only to take segments out of the list. Files are renamed to `.deleted`
 //! and removed after `file.delete.delay.ms`, so that a reader that is at them can finish.
-//! With `cleanup.policy=compact` alone only what is below the log start goes.
+//! With `cleanup.policy=compact` alone only what is below the log start goes. A segment that the
+//! cleaner has emptied goes with the next one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -98,11 +99,15 @@ impl Log {
             };
             let too_much = config.delete && excess - size >= 0;
             let below_start = next.is_some_and(|next| next <= start);
+            let emptied = size == 0 && config.delete && config.retention_ms >= 0;
+            if emptied && !(too_much || below_start) {
+                continue;
+            }
             if !(too_old || too_much || below_start) {
                 break;
             }
             excess -= size;
-            count += 1;
+            count = index + 1;
         }
         Ok(count)
     }

@@ -1,4 +1,4 @@
-//! One segment: a `.log` file of batches with its two indexes.
+//! One segment: a `.log` file of batches with its two indexes, and that of aborted transactions.
 //!
 //! Invariants: `size` counts whole batches only and is published after they are written; the
 //! entries that the active segment's indexes gain are in memory and reach the disk with
@@ -8,11 +8,12 @@
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 
+use super::aborted::{AbortedIndex, AbortedTransaction};
 use super::config::LogConfig;
 use super::indexes::{Files, Indexes, first_timestamp, leads_to_a_batch};
 use super::scan::{Scan, ScanError};
@@ -44,6 +45,11 @@ pub(super) struct Segment {
     size: AtomicU64,
     file: Mutex<Option<Arc<dyn DiskFile>>>,
     state: Mutex<Indexes>,
+    aborted: Mutex<AbortedIndex>,
+    /// The cleaner is putting it in the place of others: its files end with `.swap`.
+    swapping: RwLock<bool>,
+    /// The cleaner has put another in its place.
+    retired: AtomicBool,
 }
 
 /// Where a batch lies, how large it is, and what it begins with.
@@ -70,6 +76,7 @@ impl Segment {
         let segment = Self::closed(home, base, 0);
         *segment.file.lock() = Some(file);
         *segment.state.lock() = Indexes { created: now, ..Indexes::empty(base) };
+        *segment.aborted.lock() = AbortedIndex::empty();
         Ok(Arc::new(segment))
     }
 
@@ -81,7 +88,44 @@ impl Segment {
             size: AtomicU64::new(size),
             file: Mutex::default(),
             state: Mutex::new(Indexes::closed(base)),
+            aborted: Mutex::new(AbortedIndex::closed(false)),
+            swapping: RwLock::new(false),
+            retired: AtomicBool::new(false),
         }
+    }
+
+    /// As [`Self::closed`], with an index of aborted transactions on the disk.
+    pub(super) fn closed_with_aborted(home: Arc<Home>, base: Offset, size: u64) -> Self {
+        let aborted = Mutex::new(AbortedIndex::closed(true));
+        Self { aborted, ..Self::closed(home, base, size) }
+    }
+
+    /// A closed segment whose files end with `.swap`.
+    pub(super) fn being_swapped(
+        home: Arc<Home>,
+        base: Offset,
+        size: u64,
+        with_aborted: bool,
+    ) -> Self {
+        let aborted = Mutex::new(AbortedIndex::closed(with_aborted));
+        Self { aborted, swapping: RwLock::new(true), ..Self::closed(home, base, size) }
+    }
+
+    /// Runs `rename`, which takes `.swap` off the names of the files; who opens them meanwhile waits.
+    pub(super) fn take_final_name(
+        &self,
+        rename: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut swapping = self.swapping.write();
+        rename()?;
+        *swapping = false;
+        Ok(())
+    }
+
+    /// Its files are about to be another segment's: from here on nothing is written to them.
+    pub(super) fn retire(&self) {
+        let _not_while_rebuilding = self.state.lock();
+        self.retired.store(true, Ordering::Release);
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -89,6 +133,9 @@ impl Segment {
     }
 
     fn path(&self, extension: &str) -> PathBuf {
+        if *self.swapping.read() {
+            return self.home.path(self.base, &format!("{extension}.swap"));
+        }
         self.home.path(self.base, extension)
     }
 
@@ -211,6 +258,16 @@ impl Segment {
         Ok(Some(buffer.freeze()))
     }
 
+    /// The largest timestamp of the first batch, if there is one.
+    pub(super) fn first_timestamp(&self) -> io::Result<Option<Millis>> {
+        let size = self.size();
+        let mut state = self.state.lock();
+        if state.first.is_none() && size > 0 {
+            state.first = first_timestamp(&*self.file()?, size)?;
+        }
+        Ok(state.first)
+    }
+
     /// The last offset and timestamp of the batch with the largest timestamp.
     pub(super) fn largest_timestamp(&self) -> io::Result<(Millis, Offset)> {
         let mut state = self.state.lock();
@@ -250,6 +307,30 @@ impl Segment {
         if position < self.size() { position } else { 0 }
     }
 
+    /// Enters transactions whose abort marker lies here. Nothing if the segment is closed.
+    pub(super) fn note_aborted(&self, aborted: &[AbortedTransaction]) {
+        let mut index = self.aborted.lock();
+        aborted.iter().for_each(|entry| index.append(*entry));
+    }
+
+    pub(super) fn has_aborted(&self) -> bool {
+        self.aborted.lock().is_present()
+    }
+
+    /// As [`AbortedIndex::collect`]. `cold`: may wait for the disk; else `None` where it would.
+    pub(super) fn aborted_in(
+        &self,
+        range: (Offset, Offset),
+        cold: bool,
+        found: &mut Vec<AbortedTransaction>,
+    ) -> io::Result<Option<bool>> {
+        let index = self.aborted.lock();
+        if index.is_present() && !index.is_open() && !cold {
+            return Ok(None);
+        }
+        index.collect(&*self.home.disk, &self.path("txnindex"), range, found).map(Some)
+    }
+
     /// No more appends come: the time index gets its last entry.
     pub(super) fn seal(&self) {
         self.state.lock().enter_time();
@@ -269,11 +350,19 @@ impl Segment {
         for file in unsynced.iter().flatten() {
             file.sync()?;
         }
+        let [.., aborted] = &unsynced;
+        let new = aborted.is_some() && !self.aborted.lock().is_named();
+        if new {
+            self.home.disk.sync_dir(&self.home.dir.read())?;
+        }
         let mut state = self.state.lock();
         // Entries that came meanwhile are written, and marked again, by the next call.
-        let [offsets, times] = &unsynced;
+        let [offsets, times, aborted] = &unsynced;
         state.offsets.synced |= offsets.is_some();
         state.times.synced |= times.is_some();
+        if aborted.is_some() {
+            self.aborted.lock().mark_synced(new);
+        }
         Ok(())
     }
 
@@ -283,12 +372,13 @@ impl Segment {
     }
 
     /// Returns the files that are not synced yet.
-    fn write_indexes(&self) -> io::Result<[Option<Arc<dyn DiskFile>>; 2]> {
+    fn write_indexes(&self) -> io::Result<[Option<Arc<dyn DiskFile>>; 3]> {
         let mut state = self.state.lock();
         let disk = &*self.home.disk;
         Ok([
             state.offsets.write(disk, &self.path("index"))?,
             state.times.write(disk, &self.path("timeindex"))?,
+            self.aborted.lock().write(disk, &self.path("txnindex"))?,
         ])
     }
 
@@ -297,6 +387,7 @@ impl Segment {
         let mut state = self.state.lock();
         state.offsets.close();
         state.times.close();
+        self.aborted.lock().close();
         *self.file.lock() = None;
     }
 
@@ -314,6 +405,8 @@ impl Segment {
     ) -> io::Result<u64> {
         let file = self.home.disk.open(&self.path("log"), Open::ReadWrite)?;
         let length = file.len()?;
+        let aborted = AbortedIndex::load(&*self.home.disk, &self.path("txnindex"), trusted)?;
+        *self.aborted.lock() = aborted;
         let mut state = self.state.lock();
         let place = self.with_index_files(|files| state.load(self.base, files, indexed));
         let start = match place {
@@ -355,6 +448,9 @@ impl Segment {
     /// Builds the indexes anew. Returns whether that can help: one that is wholly in memory is right.
     fn rebuild(&self) -> io::Result<bool> {
         let mut state = self.state.lock();
+        if self.retired.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let open = state.offsets.is_open();
         if open && !state.offsets.is_in_part_on_disk() {
             return Ok(false);
@@ -388,6 +484,7 @@ impl Segment {
         let position = place.map_or(end, |place| place.position);
         let offset = place.map_or(offset, |place| place.base.min(offset));
         let file = self.file()?;
+        self.aborted.lock().truncate_to(offset);
         let mut state = self.state.lock();
         let from = self.with_index_files(|files| state.truncate_to(files, self.base, offset))?;
         file.truncate(position)?;

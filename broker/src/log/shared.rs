@@ -30,6 +30,8 @@ pub(super) struct Shared {
     doomed: Mutex<BTreeMap<PathBuf, Millis>>,
     /// As they are in the file.
     pub(super) recovery_points: Mutex<Offsets>,
+    /// Up to where logs were cleaned; as they are in the file.
+    cleaned: Mutex<Offsets>,
     pub(super) room: Room,
     /// Logs whose small files found no room: the flusher tries again.
     starved: Mutex<Vec<Arc<Log>>>,
@@ -41,6 +43,7 @@ impl Shared {
         path: PathBuf,
         cache: Arc<TailCache>,
         points: Offsets,
+        cleaned: Offsets,
         reserve_bytes: i64,
     ) -> Arc<Self> {
         let room = Room::new(reserve_bytes);
@@ -54,6 +57,7 @@ impl Shared {
             offline: watch::channel(None).0,
             doomed: Mutex::default(),
             recovery_points: Mutex::new(points),
+            cleaned: Mutex::new(cleaned),
             room,
             starved: Mutex::default(),
         })
@@ -140,6 +144,40 @@ impl Shared {
             _ => return Ok(()),
         }
         self.write_recovery_points(&points)
+    }
+
+    pub(super) fn cleaned(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.cleaned.lock().get(partition).copied()
+    }
+
+    /// Up to where the partition was cleaned; `None`: never.
+    pub(super) fn set_cleaned(
+        &self,
+        partition: &TopicPartition,
+        offset: Option<Offset>,
+    ) -> Result<(), Fault> {
+        let mut cleaned = self.cleaned.lock();
+        if cleaned.get(partition).copied() == offset {
+            return Ok(());
+        }
+        match offset {
+            Some(offset) => cleaned.insert(partition.clone(), offset),
+            None => cleaned.remove(partition),
+        };
+        let path = self.path.join(checkpoint::CLEANED);
+        checkpoint::write_offsets(&*self.env.disk, &path, &cleaned)
+    }
+
+    /// What is appended from `offset` on was not cleaned.
+    pub(super) fn lower_cleaned(
+        &self,
+        partition: &TopicPartition,
+        offset: Offset,
+    ) -> Result<(), Fault> {
+        match self.cleaned(partition).filter(|cleaned| *cleaned > offset) {
+            Some(_) => self.set_cleaned(partition, Some(offset)),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn write_recovery_points(&self, points: &Offsets) -> Result<(), Fault> {

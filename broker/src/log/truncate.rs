@@ -76,6 +76,7 @@ impl Log {
             writer.snapshots.clear();
             writer.names = true;
             writer.producers = ProducerState::starting_at(offset);
+            self.publish_unstable(writer);
             self.start.store(offset, Ordering::Release);
             self.end.store(offset, Ordering::Release);
             self.publish_segments(|segments| {
@@ -97,6 +98,7 @@ impl Log {
         // In this order: a checkpoint that is being written meanwhile sees one or the other.
         self.flushed.fetch_min(offset, Ordering::AcqRel);
         self.shared.lower_recovery_point(&self.partition, offset)?;
+        self.shared.lower_cleaned(&self.partition, offset)?;
         self.truncations.fetch_add(1, Ordering::AcqRel);
         self.tail.clear();
         // Durable at once: a removed segment that came back would lie behind a gap.
@@ -105,7 +107,8 @@ impl Log {
             .and_then(|()| self.home.disk.sync_dir(&self.dir()))
             .map_err(Fault::disk(self.dir()))
             // A batch that reached over `offset` is gone as a whole.
-            .and_then(|()| self.shared.lower_recovery_point(&self.partition, self.end_offset()));
+            .and_then(|()| self.shared.lower_recovery_point(&self.partition, self.end_offset()))
+            .and_then(|()| self.shared.lower_cleaned(&self.partition, self.end_offset()));
         self.truncations.fetch_add(1, Ordering::AcqRel);
         drop(writer);
         self.flushed.fetch_min(self.end_offset(), Ordering::AcqRel);
@@ -136,7 +139,9 @@ impl Log {
             self.home.disk.remove_file(&self.home.path(at, "snapshot"))?;
         }
         writer.producers = load::newest_snapshot(&self.home, &mut found, start, end, expiry)?;
-        self.replay_producers(&mut writer.producers, end)
+        self.replay_producers(&mut writer.producers, end)?;
+        self.publish_unstable(writer);
+        Ok(())
     }
 
     /// Brings `producers` up to `end` from the segments.
@@ -165,7 +170,11 @@ impl Log {
                 if let Some((_, batch)) = whole.next_whole().map_err(ScanError::into_io)?
                     && control
                 {
-                    producers.replay(&batch);
+                    let aborted = producers.replay(&batch);
+                    if !aborted.is_empty() {
+                        segment.note_aborted(&aborted);
+                        self.any_aborted.store(true, Ordering::Release);
+                    }
                 }
             }
         }

@@ -125,6 +125,21 @@ impl Peer {
         common.ok_or_else(|| PeerError::Unsupported(self.shared.name.clone(), R::KEY))
     }
 
+    /// The newest version of an API that the other side serves and that is among `known`: for
+    /// messages with a schema of our own.
+    pub fn version_within(
+        &self,
+        api_key: i16,
+        known: std::ops::RangeInclusive<i16>,
+    ) -> Result<i16, PeerError> {
+        let served = self.shared.versions.lock();
+        let common = served.iter().find(|(key, ..)| *key == api_key).and_then(|(_, min, max)| {
+            let newest = *known.end().min(max);
+            (newest >= *known.start().max(min)).then_some(newest)
+        });
+        common.ok_or_else(|| PeerError::Unsupported(self.shared.name.clone(), api_key))
+    }
+
     /// Sends `request` in the newest common version and waits for its answer.
     pub async fn call<R: Request>(
         &self,

@@ -2,8 +2,10 @@
 //!
 //! [`leader`] and [`follower`] are pure roles; [`partition`] drives them over a log; [`partitions`]
 //! holds all of this broker and follows the image; [`fetcher`] copies from leaders; [`isr`] asks
-//! the controller; [`directories`] says where replicas lie, [`moves`] moves them; [`tasks`] does what is due now and then.
+//! the controller; [`verification`] asks coordinators of transactions; [`directories`] says where
+//! replicas lie, [`moves`] moves them; [`tasks`] does what is due now and then.
 
+pub mod cleaning;
 pub mod context;
 pub mod directories;
 pub mod fetcher;
@@ -23,6 +25,7 @@ pub mod sessions;
 pub mod state_log;
 pub mod tasks;
 pub mod ticket;
+pub mod verification;
 pub mod watchers;
 
 pub use partition::Partition;

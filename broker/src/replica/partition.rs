@@ -10,6 +10,7 @@
 //! `acks=1` means what it means in Kafka: in the leader's log, not necessarily on its disk.
 
 mod following;
+mod transactions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -29,7 +30,9 @@ use super::watchers::Watchers;
 use crate::controller::image::{Image, PartitionImage};
 use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
-use crate::log::{Log, Origin, SyncListener};
+#[cfg(feature = "simulation")]
+use crate::log::Origin;
+use crate::log::{Appending, Log, SyncListener};
 use crate::types::{LeaderEpoch, NO_LEADER, NodeId, Offset, TopicPartition};
 
 /// Sent where a client does not know the leader's epoch.
@@ -80,6 +83,7 @@ impl Partition {
         if planted!(HighWatermarkCheckpointAhead) {
             high_watermark = log.end_offset();
         }
+        log.on_high_watermark(high_watermark);
         let partition = Arc::new(Self {
             id,
             topic_id,
@@ -131,13 +135,10 @@ impl Partition {
         self.high_watermark.load(Ordering::Acquire)
     }
 
-    /// Up to where a read-committed consumer reads: the high watermark, or an undecided
-    /// transaction that Kafka left in the log.
+    /// Up to where a read-committed consumer reads: the high watermark, or the first transaction
+    /// that is not decided below it.
     pub fn last_stable_offset(&self) -> Offset {
-        let high_watermark = self.high_watermark();
-        self.log()
-            .first_undecided_offset()
-            .map_or(high_watermark, |first| first.min(high_watermark))
+        self.log().last_stable_offset(self.high_watermark())
     }
 
     pub fn epoch(&self) -> LeaderEpoch {
@@ -250,8 +251,9 @@ impl Partition {
         batches: Bytes,
         all: bool,
         known: LeaderEpoch,
-        origin: Origin,
+        appending: impl Into<Appending>,
     ) -> Result<Ticket, Refusal> {
+        let appending = appending.into();
         let now = self.context.env.clock.wall_ms();
         let mut role = self.role.lock();
         check_epoch(known, role.epoch())?;
@@ -272,13 +274,13 @@ impl Partition {
         }
         let epoch = leader.epoch;
         #[cfg(feature = "simulation")]
-        if origin == Origin::Client
+        if appending.origin == Origin::Client
             && let Some(ticket) =
                 planted::acknowledged_before_append(self, &self.context.env, &batches, epoch)
         {
             return Ok(ticket);
         }
-        let appended = self.log().append_as_leader(batches, epoch, origin, now);
+        let appended = self.log().append_as_leader(batches, epoch, appending, now);
         let appended = appended.map_err(|error| self.unless_deposed(error.into()))?;
         leader.on_append(self.log().end_offset());
         // With log.flush=page-cache the synced offset follows at once, and nobody tells.
@@ -403,6 +405,7 @@ impl Partition {
             match effect {
                 Effect::HighWatermark(offset) => {
                     self.high_watermark.fetch_max(offset, Ordering::AcqRel);
+                    self.log().on_high_watermark(offset);
                     self.on_commit.wake();
                 }
                 Effect::ProposeIsr(proposal) => {

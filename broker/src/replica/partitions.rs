@@ -26,13 +26,13 @@ use super::read::Named;
 use super::remote::{Leaders, OverNetwork, ToController};
 use super::sessions::Sessions;
 use super::tasks;
+use super::verification::Verifier;
 use crate::config::Settings;
 use crate::controller::ControllerLink;
 use crate::controller::image::{Image, PartitionImage, ResourceType, TopicImage};
 use crate::controller::lifecycle::Membership;
 use crate::controller::metadata::Listener;
 use crate::controller::replay::Delta;
-use crate::coordinator::runtime::Groups;
 use crate::env::{Env, planted};
 use crate::error::{ErrorCode, Fault};
 use crate::log::{LogDirs, Offsets};
@@ -60,6 +60,7 @@ pub struct Start<'a> {
 pub struct Partitions {
     me: Weak<Partitions>,
     pub producer_ids: ProducerIds,
+    pub verifier: Verifier,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     pub context: Arc<Context>,
@@ -105,11 +106,6 @@ impl Partitions {
         }
     }
 
-    /// Tells the group coordinator which partitions of its topic this broker leads.
-    pub fn set_groups(&self, groups: Arc<Groups>) {
-        self.listen(groups);
-    }
-
     pub fn new(
         context: Arc<Context>,
         dirs: Arc<LogDirs>,
@@ -122,6 +118,7 @@ impl Partitions {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             producer_ids,
+            verifier: Verifier::new(context.clone()),
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
             context,

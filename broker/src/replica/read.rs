@@ -12,9 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
+    PartitionData,
 };
-use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ProducerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -26,8 +27,9 @@ use super::sessions::{Asked, Fetch, Told};
 use crate::controller::image::Image;
 use crate::env::planted;
 use crate::error::ErrorCode;
-use crate::log::ReadError;
+use crate::log::{self, ReadError};
 use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
+use crate::wire::records::Batches;
 
 /// From this version on topics are named by id.
 const BY_ID: i16 = 13;
@@ -246,10 +248,7 @@ impl Serving {
             .with_last_stable_offset(partition.last_stable_offset())
             .with_log_start_offset(log.start_offset())
             .with_records(Some(Bytes::new()))
-            .with_aborted_transactions(match self.reader {
-                Reader::Consumer { read_committed: true, .. } => Some(Vec::new()),
-                _ => None,
-            });
+            .with_aborted_transactions(self.reads_committed().then(Vec::new));
         if asked.last_fetched_epoch >= 0
             && let Some(diverging) =
                 diverges(partition, asked.last_fetched_epoch, asked.fetch_offset)?
@@ -269,25 +268,55 @@ impl Serving {
                 log_start,
             })?;
         }
+        let stable = partition.last_stable_offset();
         let up_to = match self.reader {
             Reader::Replica { .. } => log.end_offset(),
-            Reader::Consumer { read_committed: true, .. } => partition.last_stable_offset(),
+            Reader::Consumer { read_committed: true, .. } => stable,
             Reader::Consumer { .. } if planted!(ConsumerReadsUncommitted) => log.end_offset(),
             Reader::Consumer { .. } => partition.high_watermark(),
         };
         let records =
             self.read_log(partition, asked.fetch_offset, limit, up_to, at_least_one).await;
-        let records = records.map_err(|error| match error {
-            ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-            ReadError::Storage(why) => {
-                tracing::error!(partition = %partition.id, why, "cannot be read");
-                ErrorCode::KafkaStorageError
-            }
-        })?;
+        let records = records.map_err(|error| unreadable(partition, error))?;
         let bytes = records.len();
         // The fetch may have moved it, and a replica should hear of that.
-        let data = data.with_high_watermark(partition.high_watermark());
+        let mut data = data.with_high_watermark(partition.high_watermark());
+        if self.reads_committed() {
+            data.last_stable_offset = stable;
+            data.aborted_transactions =
+                Some(self.aborted(partition, asked.fetch_offset, &records).await?);
+        }
         Ok(Found { data: data.with_records(Some(records)), bytes, urgent: false })
+    }
+
+    fn reads_committed(&self) -> bool {
+        matches!(self.reader, Reader::Consumer { read_committed: true, .. })
+    }
+
+    /// The aborted transactions that a consumer of `records`, read from `from` on, has to skip.
+    async fn aborted(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        records: &[u8],
+    ) -> Result<Vec<AbortedTransaction>, ErrorCode> {
+        let last = Batches::new(records).map_while(Result::ok).last();
+        let Some(up_to) = last.map(|batch| batch.next_offset()) else { return Ok(Vec::new()) };
+        let found = match partition.log().aborted(from, up_to) {
+            Some(found) => found,
+            None => {
+                let log = partition.log();
+                let cold = move || log.aborted_cold(from, up_to);
+                let found = self.partitions.context.env.blocking(cold).await;
+                found.map_err(|error| unreadable(partition, error))?
+            }
+        };
+        let told = |it: &log::AbortedTransaction| {
+            AbortedTransaction::default()
+                .with_producer_id(ProducerId(it.producer_id))
+                .with_first_offset(it.first_offset)
+        };
+        Ok(found.iter().map(told).collect())
     }
 
     async fn read_log(
@@ -387,6 +416,16 @@ impl Serving {
             sessions.served(session, named);
         }
         !self.fetch.incremental || news || found.urgent || found.bytes > 0
+    }
+}
+
+fn unreadable(partition: &Partition, error: ReadError) -> ErrorCode {
+    match error {
+        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Storage(why) => {
+            tracing::error!(partition = %partition.id, why, "cannot be read");
+            ErrorCode::KafkaStorageError
+        }
     }
 }
 

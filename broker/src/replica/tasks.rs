@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::partitions::Partitions;
 use super::remote::{Leaders, ToController};
-use super::{directories, fetcher, isr, moves};
+use super::{cleaning, directories, fetcher, isr, moves};
 use crate::env;
 
 /// How often replicas are made that found no room.
@@ -30,6 +30,7 @@ pub fn start(
         env::spawn(check_isrs(partitions.clone(), stop.clone())),
         env::spawn(checkpoint(partitions.clone(), stop.clone())),
         env::spawn(retain(partitions.clone(), stop.clone())),
+        env::spawn(cleaning::run(partitions.clone(), stop.clone())),
         env::spawn(retry_after_full(partitions.clone(), stop.clone())),
         env::spawn(apply_once_registered(partitions.clone(), stop.clone())),
     ]

@@ -1,4 +1,5 @@
-//! Bytes: request headers, bounds-checked decoding, record batches, metadata records.
+//! Bytes: request headers, bounds-checked decoding, record batches, metadata records,
+//! requests that `kafka-protocol` does not know.
 
 pub mod bounds;
 pub mod fetch_response;
@@ -7,3 +8,4 @@ pub mod message;
 pub mod metadata;
 pub mod records;
 pub mod schema;
+pub mod txn_markers;

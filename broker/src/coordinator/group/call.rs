@@ -1,5 +1,7 @@
 //! A request to the coordinator of one group, or of several in one partition.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
@@ -8,15 +10,20 @@ use kafka_protocol::messages::offset_commit_response::{
 };
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use kafka_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
 use kafka_protocol::messages::{
     GroupId, HeartbeatRequest, HeartbeatResponse, LeaveGroupRequest, LeaveGroupResponse,
     OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-    SyncGroupRequest,
+    SyncGroupRequest, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
+use uuid::Uuid;
 
 use super::classic::{self, JoinCall};
 use super::effects::{Answer, Token};
 use crate::error::ErrorCode;
+use crate::log::Guard;
 
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -25,11 +32,22 @@ pub enum Call {
     Heartbeat(HeartbeatRequest),
     Leave(LeaveGroupRequest),
     OffsetCommit(OffsetCommitRequest),
+    TxnOffsetCommit(Box<TxnOffsetCommit>),
     OffsetFetch { group: OffsetFetchRequestGroup, require_stable: bool },
     OffsetDelete(OffsetDeleteRequest),
     List { states: Vec<String>, types: Vec<String> },
     Describe { groups: Vec<GroupId>, version: i16 },
     Delete { groups: Vec<GroupId> },
+}
+
+/// Offsets that count once a transaction is committed.
+#[derive(Debug, Clone)]
+pub struct TxnOffsetCommit {
+    pub request: TxnOffsetCommitRequest,
+    /// By name, of the topics in the request.
+    pub topic_ids: BTreeMap<String, Uuid>,
+    /// What the verification of the transaction left.
+    pub guard: Option<Guard>,
 }
 
 /// Which kind of answer a token waits for, with what its error form repeats of the request.
@@ -40,6 +58,7 @@ pub enum Asked {
     Heartbeat,
     Leave { request: LeaveGroupRequest },
     OffsetCommit { request: OffsetCommitRequest },
+    TxnOffsetCommit { request: TxnOffsetCommitRequest },
     OffsetFetch { group: GroupId },
     OffsetDelete,
     List,
@@ -55,6 +74,7 @@ impl Call {
             Self::Heartbeat(_) => Asked::Heartbeat,
             Self::Leave(request) => Asked::Leave { request: request.clone() },
             Self::OffsetCommit(request) => Asked::OffsetCommit { request: request.clone() },
+            Self::TxnOffsetCommit(call) => Asked::TxnOffsetCommit { request: call.request.clone() },
             Self::OffsetFetch { group, .. } => Asked::OffsetFetch { group: group.group_id.clone() },
             Self::OffsetDelete(_) => Asked::OffsetDelete,
             Self::List { .. } => Asked::List,
@@ -88,6 +108,9 @@ impl Asked {
             }
             Self::Leave { request } => Answer::Leave(refuse_leave(request, code)),
             Self::OffsetCommit { request } => Answer::OffsetCommit(refuse_commit(request, code)),
+            Self::TxnOffsetCommit { request } => {
+                Answer::TxnOffsetCommit(refuse_txn_commit(request, code))
+            }
             Self::OffsetFetch { group } => Answer::OffsetFetch(
                 OffsetFetchResponseGroup::default()
                     .with_group_id(group.clone())
@@ -142,4 +165,22 @@ fn refuse_commit(request: &OffsetCommitRequest, code: ErrorCode) -> OffsetCommit
             .with_partitions(partitions.collect())
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// Refuses every partition alike.
+pub fn refuse_txn_commit(
+    request: &TxnOffsetCommitRequest,
+    code: ErrorCode,
+) -> TxnOffsetCommitResponse {
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            TxnOffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code.code())
+        });
+        TxnOffsetCommitResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
+    });
+    TxnOffsetCommitResponse::default().with_topics(topics.collect())
 }

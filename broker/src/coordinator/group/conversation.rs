@@ -21,14 +21,17 @@ use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::{
     GroupId, HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, SyncGroupRequest, TopicName,
+    OffsetDeleteRequest, ProducerId, SyncGroupRequest, TopicName, TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::call::{Asked, Call};
+use super::call::{Asked, Call, TxnOffsetCommit};
 use super::classic::{Continuation, JoinCall, Slot, Timer, append_error};
 use super::effects::{Answer, Effects, TimerChange, Token};
 use super::offsets::Write;
@@ -139,9 +142,10 @@ impl Conversation {
             self.answer(token, answer);
         }
         let write = self.shard.written();
+        let of = effects.transaction.map(|it| format!(" (producer {})", it.producer_id));
         for record in &effects.records {
             let line = described(record);
-            self.say(format!("    log ← {line}"));
+            self.say(format!("    log ← {line}{}", of.as_deref().unwrap_or_default()));
         }
         let then = effects.then.map(|(group, then)| Waiting::Group(group, then));
         let answer = effects.after_commit.map(|(token, answer)| Waiting::Answer(token, answer));
@@ -332,6 +336,36 @@ impl Conversation {
                     .with_topics(topics.collect());
                 self.call(client, Call::OffsetCommit(request));
             }
+            "txn-commit" => {
+                let topics = topics.into_iter().map(|(topic, partitions)| {
+                    let partitions = partitions.into_iter().map(|(partition, offset)| {
+                        TxnOffsetCommitRequestPartition::default()
+                            .with_partition_index(partition)
+                            .with_committed_offset(offset)
+                    });
+                    TxnOffsetCommitRequestTopic::default()
+                        .with_name(TopicName(text(topic)))
+                        .with_partitions(partitions.collect())
+                });
+                let request = TxnOffsetCommitRequest::default()
+                    .with_group_id(group)
+                    .with_member_id(id)
+                    .with_group_instance_id(instance)
+                    .with_generation_id(generation)
+                    .with_producer_id(ProducerId(i64::from(words.number("producer", 7))))
+                    .with_topics(topics.collect());
+                let call = TxnOffsetCommit { request, topic_ids: BTreeMap::new(), guard: None };
+                self.call(client, Call::TxnOffsetCommit(Box::new(call)));
+            }
+            "end" => {
+                let producer = i64::from(words.number("producer", 7));
+                let committed = client == "commit";
+                self.say(format!("    log ← producer {producer} {client}s"));
+                self.shard.end_transaction(producer, committed);
+                if self.log == Log::Commits {
+                    self.commit();
+                }
+            }
             "fetch" => {
                 let topics = topics.into_iter().map(|(topic, partitions)| {
                     OffsetFetchRequestTopics::default()
@@ -504,12 +538,24 @@ fn shown(answer: &Answer) -> String {
             });
             format!("commit: {}", each.collect::<Vec<_>>().join(", "))
         }
+        Answer::TxnOffsetCommit(commit) => {
+            let each = commit.topics.iter().flat_map(|topic| {
+                topic.partitions.iter().map(|partition| {
+                    let (name, index) = (topic.name.as_str(), partition.partition_index);
+                    format!("{name}-{index} {}", code(partition.error_code))
+                })
+            });
+            format!("commit in a transaction: {}", each.collect::<Vec<_>>().join(", "))
+        }
         Answer::OffsetFetch(fetch) => {
             let each = fetch.topics.iter().flat_map(|topic| {
                 topic.partitions.iter().map(|partition| {
                     let (name, index) = (topic.name.as_str(), partition.partition_index);
                     let metadata = partition.metadata.as_deref().unwrap_or_default();
                     let metadata = if metadata.is_empty() { "" } else { &format!(" {metadata}") };
+                    if partition.error_code != 0 {
+                        return format!("{name}-{index} {}", code(partition.error_code));
+                    }
                     format!("{name}-{index}={}{metadata}", partition.committed_offset)
                 })
             });

@@ -19,17 +19,18 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::call::{Asked, Call};
+use super::call::{Asked, Call, TxnOffsetCommit};
 use super::classic::{ClassicGroup, Continuation, JoinCall, Step, Timer, append_error};
 use super::effects::{Answer, Effects, Token};
-use super::offsets::{self, Offsets, View, Write};
-use super::records::Record;
+use super::offsets::{self, Offsets, Place, View, Write};
+use super::records::{OffsetCommitKey, OffsetCommitValue, Record};
 use super::settings::GroupSettings;
+use crate::coordinator::runtime::InTransaction;
 use crate::error::ErrorCode;
 use crate::types::Millis;
 
 /// How many deletions one write may carry, so that it fits into a batch.
-pub const MAX_TOMBSTONES: usize = 2_000;
+pub use crate::coordinator::runtime::MAX_SWEPT as MAX_TOMBSTONES;
 
 #[derive(Debug)]
 pub(super) struct Known {
@@ -85,6 +86,7 @@ impl Shard {
             Call::Heartbeat(request) => self.heartbeat(&request, step).map(Some),
             Call::Leave(request) => self.leave(&request, step).map(Some),
             Call::OffsetCommit(request) => self.commit(&request, step).map(Some),
+            Call::TxnOffsetCommit(call) => self.commit_in_transaction(&call, step).map(Some),
             Call::OffsetFetch { group, require_stable: true } => {
                 Ok(Some(self.fetch(&group, View::Newest)))
             }
@@ -208,6 +210,28 @@ impl Shard {
         }
     }
 
+    /// Takes in an offset that was read from the log as part of a transaction.
+    pub fn load_in_transaction(
+        &mut self,
+        producer: i64,
+        key: OffsetCommitKey,
+        value: OffsetCommitValue,
+    ) {
+        self.simple_group(&key.group, 0, 0);
+        self.offsets.load_in_transaction(producer, key.into(), value.into());
+    }
+
+    /// Takes in the end of a transaction that was read from the log.
+    pub fn load_end(&mut self, producer: i64, committed: bool) {
+        self.offsets.load_end(producer, committed);
+    }
+
+    /// The next write is the marker that ends a producer's transaction.
+    pub fn end_transaction(&mut self, producer: i64, committed: bool) {
+        self.written += 1;
+        self.offsets.end_transaction(self.written, producer, committed);
+    }
+
     /// All records are in: sessions begin.
     pub fn loaded(&mut self, settings: &GroupSettings, now: Millis) -> Effects {
         let mut effects = Effects::default();
@@ -237,11 +261,12 @@ impl Shard {
             if effects.records.len() >= MAX_TOMBSTONES {
                 break;
             }
-            let mut all_gone = true;
+            let mut all_gone = self.offsets.unstable_of_group(id).next().is_none();
             for (topic, partition, value) in self.offsets.of_group(id, View::Newest) {
                 let unused = group.unused_since(value.commit_timestamp);
                 let expired = unused.is_some_and(|since| value.is_expired(since, now, retention))
-                    && !group.is_subscribed_to(topic);
+                    && !group.is_subscribed_to(topic)
+                    && !self.offsets.is_unstable(id, topic, partition);
                 if expired {
                     effects.records.push(Record::offset(id, topic, partition, None));
                 }
@@ -267,6 +292,19 @@ impl Shard {
                 }
                 if value.topic_id.is_nil() || value.topic_id == *id {
                     effects.records.push(Record::offset(group, topic, partition, None));
+                }
+            }
+            for (place, value) in self.offsets.unstable_of_topic(topic) {
+                if effects.records.len() >= MAX_TOMBSTONES {
+                    break;
+                }
+                if value.topic_id.is_nil() || value.topic_id == *id {
+                    effects.records.push(Record::offset(
+                        &place.group,
+                        topic,
+                        place.partition,
+                        None,
+                    ));
                 }
             }
         }
@@ -296,15 +334,21 @@ impl Shard {
         }
         self.written += 1;
         if effects.replay {
+            let producer = effects.transaction.map(|it| it.producer_id);
             for record in effects.records.clone() {
-                self.replay(record);
+                self.replay(record, producer);
             }
         }
     }
 
-    fn replay(&mut self, record: Record) {
+    /// With the producer in whose transaction the record is written.
+    fn replay(&mut self, record: Record, producer: Option<i64>) {
         let write = self.written;
         match record {
+            Record::Offset(key, Some(value)) if let Some(producer) = producer => {
+                self.simple_group(&key.group, write, value.commit_timestamp);
+                self.offsets.put_in_transaction(write, producer, key.into(), value.into());
+            }
             Record::Offset(key, value) => {
                 if let Some(value) = &value {
                     self.simple_group(&key.group, write, value.commit_timestamp);
@@ -407,6 +451,34 @@ impl Shard {
         Ok(Answer::OffsetCommit(answer))
     }
 
+    /// Offsets that count once the producer's transaction is committed.
+    fn commit_in_transaction(
+        &mut self,
+        call: &TxnOffsetCommit,
+        step: &mut Step<'_>,
+    ) -> Result<Answer, ErrorCode> {
+        let request = &call.request;
+        match self.groups.get(request.group_id.as_str()) {
+            Some(Known { group, .. }) => {
+                let instance = request.group_instance_id.as_deref();
+                let (member, generation) = (&request.member_id, request.generation_id);
+                group.validate_transactional_commit(member, instance, generation)?;
+            }
+            None if request.generation_id < 0 => {}
+            None => return Err(ErrorCode::IllegalGeneration),
+        }
+        let max = step.settings.offset_metadata_max;
+        let (answer, records) = offsets::commit_in_transaction(call, max, step.now);
+        step.effects.records = records;
+        step.effects.transaction = Some(InTransaction {
+            producer_id: request.producer_id.0,
+            producer_epoch: request.producer_epoch,
+            guard: call.guard,
+        });
+        step.effects.replay = true;
+        Ok(Answer::TxnOffsetCommit(answer))
+    }
+
     fn fetch(&self, request: &OffsetFetchRequestGroup, view: View) -> Answer {
         let id = request.group_id.as_str();
         let exists = match view {
@@ -438,6 +510,11 @@ impl Shard {
             if let Ok(known) = result {
                 for (topic, partition, _) in self.offsets.of_group(id, View::Newest) {
                     step.effects.records.push(Record::offset(id, topic, partition, None));
+                }
+                for Place { topic, partition, .. } in self.offsets.unstable_of_group(id) {
+                    if self.offsets.get(id, topic, *partition, View::Newest).is_none() {
+                        step.effects.records.push(Record::offset(id, topic, *partition, None));
+                    }
                 }
                 step.effects.records.push(Record::group(id, None));
                 known.group.cancel_timers(step.effects);

@@ -1,10 +1,11 @@
-//! The log of `__consumer_offsets`, as the coordinator needs it.
+//! The logs of internal topics, as coordinators need them.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::error::Refusal;
+use crate::log::Appending;
 use crate::types::LeaderEpoch;
 
 /// Resolves when the batch is committed: on all in-sync replicas, and durable as the topic asks.
@@ -21,16 +22,24 @@ pub trait StateLog: Send + Sync + 'static {
     /// Reads the partition from its log start offset to the log end offset that it had at the
     /// call, and returns once all of that is committed. Refuses when this broker does not lead it
     /// in `epoch`.
-    async fn load(&self, partition: i32, epoch: LeaderEpoch, sink: Sink<'_>)
-    -> Result<(), Refusal>;
+    async fn load(
+        &self,
+        topic: &str,
+        partition: i32,
+        epoch: LeaderEpoch,
+        sink: Sink<'_>,
+    ) -> Result<(), Refusal>;
 
     /// Puts one batch at the end of the partition's log, or refuses it and changes nothing:
     /// NOT_LEADER_OR_FOLLOWER when this broker does not lead it in `epoch`, NOT_ENOUGH_REPLICAS
-    /// below `min.insync.replicas`, MESSAGE_TOO_LARGE, KAFKA_STORAGE_ERROR. Does not wait.
+    /// below `min.insync.replicas`, MESSAGE_TOO_LARGE, KAFKA_STORAGE_ERROR, and what a producer's
+    /// state forbids. Does not wait.
     fn append(
         &self,
+        topic: &str,
         partition: i32,
         epoch: LeaderEpoch,
         batch: Bytes,
+        appending: Appending,
     ) -> Result<Committed, Refusal>;
 }

@@ -5,17 +5,23 @@
 //! changes over once the bytes are in the log. A snapshot of the map at offset `n` says all about
 //! the batches below `n`.
 //!
-//! Transactions' fields (ongoing transactions, coordinator epoch) are kept right already, also from
-//! control batches; the transaction index and verification are not built yet.
+//! Transactions: the first offset of each ongoing one, and, until the high watermark has passed the
+//! marker, of each that ended, make the first unstable offset, which read-committed readers do not
+//! pass. The first transactional batch of a producer needs a [`Guard`]: the word that the
+//! transaction coordinator knows of it ([`verification`], KIP-890).
 
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
 
 pub(super) use snapshot::{decode, encode};
+use verification::Verifications;
+pub use verification::{Appending, Guard};
 
+use super::aborted::AbortedTransaction;
 use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::{Millis, Offset};
@@ -121,6 +127,8 @@ pub struct CompletedTransaction {
 pub(super) struct Changes {
     producers: BTreeMap<i64, Producer>,
     started: Vec<(Offset, i64)>,
+    /// Producers whose transaction has begun or ended: a verification on its way is void.
+    verified: Vec<i64>,
     pub(super) completed: Vec<CompletedTransaction>,
 }
 
@@ -137,6 +145,9 @@ pub(super) struct ProducerState {
     producers: BTreeMap<i64, Producer>,
     /// Ongoing transactions by first offset.
     ongoing: BTreeMap<Offset, i64>,
+    /// Of transactions whose marker may not be committed yet: the first offset, and the marker's.
+    unreplicated: BTreeMap<Offset, Offset>,
+    pub(super) verifications: Verifications,
     /// All batches below are in the map.
     pub(super) end: Offset,
     /// Where the newest snapshot was taken.
@@ -170,21 +181,52 @@ impl ProducerState {
         &self.producers
     }
 
-    /// The first offset that a read-committed reader may not pass, if a transaction is ongoing.
+    /// The first offset of an ongoing transaction.
     pub(super) fn first_undecided(&self) -> Option<Offset> {
         self.ongoing.first_key_value().map(|(offset, _)| *offset)
     }
 
+    /// The first offset that a read-committed reader may not pass: of a transaction that is ongoing,
+    /// or whose marker is not known to be committed.
+    pub(super) fn first_unstable(&self) -> Option<Offset> {
+        let unreplicated = self.unreplicated.first_key_value().map(|(offset, _)| *offset);
+        self.first_undecided().into_iter().chain(unreplicated).min()
+    }
+
+    pub(super) fn has_unreplicated(&self) -> bool {
+        !self.unreplicated.is_empty()
+    }
+
+    /// All below `offset` is committed.
+    pub(super) fn on_high_watermark(&mut self, offset: Offset) {
+        self.unreplicated.retain(|_, marker| *marker >= offset);
+    }
+
+    /// What the last stable offset is once `done` has ended, as the transaction index records it.
+    pub(super) fn stable_after(&self, done: &CompletedTransaction) -> Offset {
+        let other = self.ongoing.iter().find(|(_, producer)| **producer != done.producer_id);
+        other.map_or(done.last_offset + 1, |(first, _)| *first)
+    }
+
+    /// The producer is in a transaction, which it began in this epoch.
+    pub(super) fn has_ongoing(&self, id: i64, epoch: i16) -> bool {
+        let known = self.producers.get(&id);
+        known.is_some_and(|known| known.epoch == epoch && known.transaction_start.is_some())
+    }
+
     pub(super) fn expire(&mut self, now: Millis, after: Millis) {
         self.producers.retain(|_, producer| !producer.expired(now, after));
+        self.verifications.expire(now, after);
     }
 
     /// Judges `batches`, whose offsets are those that they will have.
     pub(super) fn check<'a>(
         &self,
         batches: impl Iterator<Item = BatchView<'a>>,
-        origin: Origin,
+        appending: impl Into<Appending>,
     ) -> Result<Verdict, Refusal> {
+        let appending = appending.into();
+        let origin = appending.origin;
         let mut changes = Changes::default();
         for batch in batches {
             if !batch.has_producer_id() {
@@ -198,36 +240,103 @@ impl ProducerState {
             {
                 return Ok(Verdict::Duplicate(duplicate));
             }
+            if batch.is_transactional() {
+                self.check_verified(&batch, known, appending)?;
+                changes.verified.push(id);
+            }
             let updated = changes
                 .producers
                 .entry(id)
                 .or_insert_with(|| known.cloned().unwrap_or_else(Producer::unknown));
             if batch.is_control() {
-                if let Some(done) = end_transaction(updated, &batch, origin)? {
+                if let Some(done) = end_transaction(updated, &batch, appending)? {
                     changes.completed.push(done);
                 }
-            } else if let Some(started) = add_data(updated, known.is_some(), &batch, origin)? {
+                continue;
+            }
+            if origin == Origin::Client {
+                self.verifications.check_sequence(&batch, known)?;
+            }
+            if let Some(started) = add_data(updated, known.is_some(), &batch, origin)? {
                 changes.started.push((started, id));
             }
         }
         Ok(Verdict::Append(changes))
     }
 
-    pub(super) fn commit(&mut self, changes: Changes, end: Offset) {
+    /// Returns what the index of aborted transactions gains. It must have that before a reader
+    /// learns of the new first unstable offset.
+    pub(super) fn commit(&mut self, changes: Changes, end: Offset) -> Vec<AbortedTransaction> {
         self.producers.extend(changes.producers);
         self.ongoing.extend(changes.started);
+        for id in changes.verified {
+            self.verifications.clear(id);
+        }
+        let mut aborted = Vec::new();
         for done in &changes.completed {
+            if done.aborted {
+                aborted.push(AbortedTransaction {
+                    producer_id: done.producer_id,
+                    first_offset: done.first_offset,
+                    last_offset: done.last_offset,
+                    last_stable_offset: self.stable_after(done),
+                });
+            }
             self.ongoing.remove(&done.first_offset);
+            self.unreplicated.insert(done.first_offset, done.last_offset);
         }
         self.end = end;
+        aborted
     }
 
-    /// For recovery and followers, where nothing is refused.
-    pub(super) fn replay(&mut self, batch: &BatchView<'_>) {
+    /// For recovery and followers, where nothing is refused. Returns what [`Self::commit`] does.
+    pub(super) fn replay(&mut self, batch: &BatchView<'_>) -> Vec<AbortedTransaction> {
         match self.check(std::iter::once(*batch), Origin::Replication) {
             Ok(Verdict::Append(changes)) => self.commit(changes, batch.next_offset()),
-            Ok(Verdict::Duplicate(_)) | Err(_) => self.end = batch.next_offset(),
+            Ok(Verdict::Duplicate(_)) | Err(_) => {
+                self.end = batch.next_offset();
+                Vec::new()
+            }
         }
+    }
+
+    /// A transactional batch is of a transaction that is ongoing here, or the coordinator was asked.
+    fn check_verified(
+        &self,
+        batch: &BatchView<'_>,
+        known: Option<&Producer>,
+        appending: Appending,
+    ) -> Result<(), Refusal> {
+        let (id, epoch) = (batch.producer_id(), batch.producer_epoch());
+        if appending.is_trusted() || self.has_ongoing(id, epoch) {
+            return Ok(());
+        }
+        if let Some(known) = known.filter(|known| epoch < known.epoch) {
+            return Err(verification::old_epoch(id, epoch, known.epoch));
+        }
+        if batch.is_control() || !appending.needs_guard() {
+            return Ok(());
+        }
+        self.verifications.check(id, appending.guard)
+    }
+
+    /// The first step of a verification: what the append must show once the coordinator has
+    /// agreed. `None`: the transaction is ongoing, nothing is to be verified.
+    pub(super) fn start_verification(
+        &mut self,
+        (id, epoch): (i64, i16),
+        sequence: i32,
+        supports_epoch_bump: bool,
+        now: Millis,
+    ) -> Result<Option<Guard>, Refusal> {
+        if self.has_ongoing(id, epoch) {
+            return Ok(None);
+        }
+        if let Some(known) = self.producers.get(&id).filter(|known| epoch < known.epoch) {
+            return Err(verification::old_epoch(id, epoch, known.epoch));
+        }
+        let guard = self.verifications.start(id, epoch, sequence, supports_epoch_bump, now);
+        Ok(Some(guard))
     }
 }
 
@@ -307,16 +416,41 @@ fn check_sequence(
     ))
 }
 
+/// A marker of a transaction of version 2 has a new epoch. One that comes twice, because the answer
+/// to it was lost, may come in the same, when it finds nothing to end.
+fn check_marker_epoch(
+    producer: &Producer,
+    batch: &BatchView<'_>,
+    appending: Appending,
+) -> Result<(), Refusal> {
+    let repeats = appending.transaction_version >= 2
+        && batch.producer_epoch() == producer.epoch
+        && producer.transaction_start.is_some()
+        && appending.origin != Origin::Replication;
+    if !repeats {
+        return check_epoch(producer, batch, appending.origin);
+    }
+    Err(Refusal::new(
+        ErrorCode::InvalidProducerEpoch,
+        format!(
+            "a marker of producer {} in epoch {}, in which its transaction is ongoing",
+            batch.producer_id(),
+            batch.producer_epoch()
+        ),
+    ))
+}
+
 fn end_transaction(
     producer: &mut Producer,
     batch: &BatchView<'_>,
-    origin: Origin,
+    appending: Appending,
 ) -> Result<Option<CompletedTransaction>, Refusal> {
+    let origin = appending.origin;
     let records = batch.records(crate::wire::records::MAX_DECOMPRESSED)?;
     // None: all of the transaction was cleaned away.
     let Some(record) = records.first()? else { return Ok(None) };
     let Some(marker) = EndTransactionMarker::of(&record) else { return Ok(None) };
-    check_epoch(producer, batch, origin)?;
+    check_marker_epoch(producer, batch, appending)?;
     if origin != Origin::Replication && producer.coordinator_epoch > marker.coordinator_epoch {
         return Err(Refusal::new(
             ErrorCode::TransactionCoordinatorFenced,

@@ -88,7 +88,9 @@ fn markers_end_transactions() {
     let mut state = ProducerState::default();
     let mut builder = BatchBuilder::new().producer(4, 0, 0).transactional();
     builder.push(5, None, Some(b"v"));
-    assert_eq!(append(&mut state, &builder.build()), Ok(None));
+    let bytes = builder.build();
+    let view = BatchView::first(&bytes).unwrap();
+    state.replay(&view);
     assert_eq!(state.first_undecided(), Some(0));
     let marker = EndTransactionMarker { committed: true, coordinator_epoch: 3 };
     state.replay(&BatchView::first(&BatchBuilder::end_transaction(4, 1, marker, 6)).unwrap());

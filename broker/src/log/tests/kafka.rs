@@ -33,11 +33,34 @@ async fn writes_a_log_directory_for_kafkas_tools_to_read() {
         open.push(NOW + 100, Some(b"k"), Some(b"in a transaction"));
         log.append_as_leader(open.build(), 3, Origin::Client, NOW).unwrap();
         if partition > 0 {
-            let marker = EndTransactionMarker { committed: true, coordinator_epoch: 2 };
+            let committed = partition == 1;
+            let marker = EndTransactionMarker { committed, coordinator_epoch: 2 };
             let end = BatchBuilder::end_transaction(5, 1, marker, NOW + 101);
             log.append_as_leader(end, 3, Origin::Coordinator, NOW).unwrap();
         }
     }
+    let compacted = LogConfig { compact: true, min_cleanable_dirty_ratio: 0.0, ..small() };
+    let log = dir.create(&TopicPartition::new("compacted", 0), Some(id), compacted).unwrap();
+    for n in 0..40 {
+        let mut builder = BatchBuilder::new().producer(9, 0, n * 2);
+        for m in 0..2 {
+            let (key, value) = (format!("key {}", (n + m) % 5), format!("value {n}"));
+            let value = (n % 7 != 3).then_some(value.as_bytes());
+            builder.push(NOW + i64::from(n), Some(key.as_bytes()), value);
+        }
+        log.append_as_leader(builder.build(), 0, Origin::Client, NOW).unwrap();
+    }
+    log.flush(true);
+    dir.checkpoint().unwrap();
+    let candidate = log.cleanable(log.end_offset(), NOW).unwrap().unwrap();
+    let settings = CleanerSettings { dedupe_buffer_size: 1 << 20, load_factor: 0.9 };
+    let mut cleaning = Cleaning::begin(log.clone(), candidate, settings, NOW).unwrap();
+    let end = loop {
+        if let Progress::Done(end) = cleaning.step().unwrap() {
+            break end;
+        }
+    };
+    cleaning.remember(end).unwrap();
     dir.write_high_watermarks(&Offsets::from([(TopicPartition::new("dump", 0), 121)])).unwrap();
     dir.shut_down_cleanly(7).await.unwrap();
 }

@@ -21,6 +21,15 @@ pub struct Faults {
     /// Bytes until the disk is full.
     pub room: Option<usize>,
     pub sync_fails: bool,
+    /// Changes until the power is gone: from then on all fail.
+    pub changes: Option<usize>,
+}
+
+/// A name that changed and was not synced.
+enum Change {
+    Created(PathBuf, Arc<Mutex<Content>>),
+    Renamed(PathBuf, PathBuf),
+    Removed(PathBuf),
 }
 
 #[derive(Default)]
@@ -29,6 +38,8 @@ struct State {
     /// The names that a crash leaves.
     durable: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
     dirs: BTreeSet<PathBuf>,
+    /// What `durable` lacks, in order.
+    changes: Vec<Change>,
     syncs: usize,
 }
 
@@ -50,6 +61,7 @@ impl MemoryDisk {
     /// by chance: `luck` decides how many, and what they look like.
     pub fn crash(&self, luck: u64) {
         let mut state = self.state.lock();
+        state.changes.clear();
         state.files = state.durable.clone();
         let mut luck = luck | 1;
         for content in state.files.values() {
@@ -73,6 +85,43 @@ impl MemoryDisk {
         }
     }
 
+    /// As [`Self::crash`], but of the names that were not synced some have changed: `luck` decides
+    /// for each.
+    pub fn crash_with_some_names(&self, luck: u64) {
+        let mut state = self.state.lock();
+        let State { durable, changes, .. } = &mut *state;
+        let mut dice = luck | 1;
+        for change in changes.drain(..) {
+            dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            if dice >> 40 & 1 == 0 {
+                continue;
+            }
+            match change {
+                Change::Created(path, content) => drop(durable.insert(path, content)),
+                Change::Renamed(from, to) => {
+                    if let Some(content) = durable.remove(&from) {
+                        durable.insert(to, content);
+                    }
+                }
+                Change::Removed(path) => drop(durable.remove(&path)),
+            }
+        }
+        drop(state);
+        self.crash(luck);
+    }
+
+    /// Counts a change; an error when the power is gone.
+    fn change(&self) -> io::Result<()> {
+        match &mut self.faults.lock().changes {
+            Some(0) => Err(io::Error::other("the power is gone")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     pub fn syncs(&self) -> usize {
         self.state.lock().syncs
     }
@@ -90,8 +139,10 @@ impl Disk for MemoryDisk {
             (Some(content), _) => content.clone(),
             (None, Open::Read) => return Err(io::ErrorKind::NotFound.into()),
             (None, _) => {
+                self.change()?;
                 let content = Arc::default();
                 state.files.insert(path.into(), Arc::clone(&content));
+                state.changes.push(Change::Created(path.into(), Arc::clone(&content)));
                 content
             }
         };
@@ -142,16 +193,24 @@ impl Disk for MemoryDisk {
             }
             return Ok(());
         }
+        if state.files.contains_key(from) {
+            self.change()?;
+        }
         let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.files.insert(to.into(), content);
+        state.changes.push(Change::Renamed(from.into(), to.into()));
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        match self.state.lock().files.remove(path) {
-            Some(_) => Ok(()),
-            None => Err(io::ErrorKind::NotFound.into()),
+        let mut state = self.state.lock();
+        if !state.files.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
         }
+        self.change()?;
+        state.files.remove(path);
+        state.changes.push(Change::Removed(path.into()));
+        Ok(())
     }
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
@@ -163,7 +222,13 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.change()?;
         let mut state = self.state.lock();
+        state.changes.retain(|change| {
+            let (Change::Created(path, _) | Change::Renamed(path, _) | Change::Removed(path)) =
+                change;
+            path.parent() != Some(dir)
+        });
         state.durable.retain(|path, _| path.parent() != Some(dir));
         let now: Vec<_> = state
             .files
@@ -194,6 +259,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn write_all_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.1.change()?;
         let mut at = offset as usize;
         for part in parts {
             let mut faults = self.1.faults.lock();
@@ -220,6 +286,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        if len < self.0.lock().now.len() as u64 {
+            self.1.change()?;
+        }
         self.0.lock().now.resize(len as usize, 0);
         Ok(())
     }
@@ -228,6 +297,7 @@ impl DiskFile for MemoryFile {
         if self.1.faults.lock().sync_fails {
             return Err(io::Error::other("I/O error"));
         }
+        self.1.change()?;
         let mut content = self.0.lock();
         content.synced = content.now.clone();
         drop(content);

@@ -1,10 +1,12 @@
 //! Helpers, and the tests by subject.
 
+mod cleaner;
 mod kafka;
 mod memory_disk;
 mod model;
 mod recovery;
 mod rules;
+mod transactions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ fn options(path: impl Into<PathBuf>) -> LogDirOptions {
         node_id: 1,
         tail_cache: TailCache::new(1 << 20),
         checkpoint_every: 60_000,
+        expire_every: 600_000,
         reserve_bytes: -1,
     }
 }
@@ -37,6 +40,7 @@ fn small() -> LogConfig {
         retention_ms: -1,
         // The clock of the tests is not that of the records.
         producer_id_expiration_ms: i64::MAX,
+        verify_transactions: false,
         ..LogConfig::default()
     }
 }

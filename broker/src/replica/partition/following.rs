@@ -73,6 +73,7 @@ impl Partition {
                 }
                 follower::Effect::HighWatermark(offset) => {
                     self.high_watermark.store(offset, Ordering::Release);
+                    self.log().on_high_watermark(offset);
                     self.on_commit.wake();
                 }
                 other => left.push(other),

@@ -73,6 +73,7 @@ pub async fn node(id: NodeId, more: &str) -> Node {
         node_id: id,
         tail_cache: TailCache::new(1 << 20),
         checkpoint_every: 60_000,
+        expire_every: 600_000,
         reserve_bytes: -1,
     };
     let env = real::env();

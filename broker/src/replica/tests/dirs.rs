@@ -38,6 +38,7 @@ pub(super) async fn start(
         node_id: 1,
         tail_cache: TailCache::new(1 << 20),
         checkpoint_every: 60_000,
+        expire_every: 600_000,
         reserve_bytes: 1 << 20,
     };
     let dirs = LogDirs::open(&env, &paths, &paths[0], &options).unwrap();
@@ -229,6 +230,7 @@ async fn a_copied_directory_is_refused() {
         node_id: 1,
         tail_cache: TailCache::new(1 << 20),
         checkpoint_every: 60_000,
+        expire_every: 600_000,
         reserve_bytes: -1,
     };
     let refused = LogDirs::open(&trick.env(), &[a.clone(), b], &a, &options);

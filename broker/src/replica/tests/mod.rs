@@ -5,6 +5,7 @@ mod dirs;
 mod fetching;
 mod moves;
 mod nodes;
+mod transactions;
 mod trick;
 
 use std::time::Duration;
@@ -182,6 +183,28 @@ async fn a_follower_can_begin_where_records_were_deleted_from_the_middle_of_a_ba
     cluster.until("broker 3 is in sync", || cluster.isr().contains(&3)).await;
     let log = cluster.partition(3).log();
     assert_eq!((log.start_offset(), log.end_offset()), (2, 3));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_and_followers_compact_on_their_own_and_consumers_read_over_the_gaps() {
+    let compacted = "log.cleanup.policy=compact\nlog.cleaner.backoff.ms=20\n\
+                     log.cleaner.min.cleanable.ratio=0.01\nlog.roll.ms=1000";
+    let cluster = Cluster::start(&[1, 2, 3], compacted).await;
+    let leader = cluster.partition(1);
+    for (n, value) in ["old", "older than the last", "active"].iter().enumerate() {
+        let mut builder = crate::wire::records::BatchBuilder::new();
+        builder.push(1_700_000_000_000 + n as i64 * 5000, Some(b"k"), Some(value.as_bytes()));
+        let ticket = leader.append(builder.build(), true, ANY_EPOCH, Origin::Client).unwrap();
+        ticket.committed().await.unwrap();
+    }
+    for id in [1, 2] {
+        let left = || values(&cluster.partition(id).log().read_cold(0, 1 << 20, 3, true).unwrap());
+        let compacted = || left() == ["older than the last", "active"];
+        cluster.until("the first record is gone", compacted).await;
+    }
+    let data = fetch(&cluster.node(1).partitions, consume(1, 0, 1)).await;
+    assert_eq!(values(&data.records.unwrap()), ["older than the last", "active"]);
     cluster.stop().await;
 }
 

@@ -220,7 +220,7 @@ pub fn recompress(batches: &[u8], how: Compression) -> Result<BytesMut, RecordsE
     Ok(out)
 }
 
-fn put_varlong(out: &mut BytesMut, value: i64) {
+pub(super) fn put_varlong(out: &mut BytesMut, value: i64) {
     let mut raw = ((value << 1) ^ (value >> 63)) as u64;
     while raw >= 0x80 {
         out.put_u8(raw as u8 | 0x80);

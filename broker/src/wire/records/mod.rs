@@ -15,6 +15,7 @@ mod batch;
 mod builder;
 mod compression;
 mod record;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use batch::{BatchMut, BatchView, Batches, HEADER_LEN, LOG_OVERHEAD, Timestam
 pub use builder::{BatchBuilder, NewRecord, recompress};
 pub use compression::Compression;
 pub use record::{ControlKind, EndTransactionMarker, Header, Record, Records, Summary};
+pub use rewrite::RawRecord;
 
 use crate::error::{ErrorCode, Refusal};
 

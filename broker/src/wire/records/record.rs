@@ -28,11 +28,11 @@ pub struct Record<'a> {
 
 /// The records of one batch, opened.
 pub struct Records<'a> {
-    payload: Cow<'a, [u8]>,
-    count: usize,
-    base_offset: Offset,
-    base_timestamp: Millis,
-    append_time: Option<Millis>,
+    pub(super) payload: Cow<'a, [u8]>,
+    pub(super) count: usize,
+    pub(super) base_offset: Offset,
+    pub(super) base_timestamp: Millis,
+    pub(super) append_time: Option<Millis>,
     base_sequence: i32,
 }
 
@@ -187,7 +187,7 @@ impl<'r> Iterator for RecordIter<'r> {
     }
 }
 
-fn take<'a>(from: &mut &'a [u8], n: usize) -> Result<&'a [u8], RecordsError> {
+pub(super) fn take<'a>(from: &mut &'a [u8], n: usize) -> Result<&'a [u8], RecordsError> {
     let Some((taken, rest)) = from.split_at_checked(n) else {
         return Err(RecordsError::invalid("a record goes past the end of its batch"));
     };
@@ -195,14 +195,14 @@ fn take<'a>(from: &mut &'a [u8], n: usize) -> Result<&'a [u8], RecordsError> {
     Ok(taken)
 }
 
-fn take_sized<'a>(from: &mut &'a [u8]) -> Result<&'a [u8], RecordsError> {
+pub(super) fn take_sized<'a>(from: &mut &'a [u8]) -> Result<&'a [u8], RecordsError> {
     let length = varint(from)?;
     let length = usize::try_from(length)
         .map_err(|_| RecordsError::invalid(format!("a record of {length} bytes")))?;
     take(from, length)
 }
 
-fn take_nullable<'a>(from: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordsError> {
+pub(super) fn take_nullable<'a>(from: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordsError> {
     match varint(from)? {
         length if length < 0 => Ok(None),
         length => take(from, length as usize).map(Some),

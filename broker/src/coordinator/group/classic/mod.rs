@@ -352,6 +352,29 @@ impl ClassicGroup {
         Ok(())
     }
 
+    /// As [`ClassicGroup::validate_commit`], of offsets in a transaction: these may come without a
+    /// member, and while assignments are made.
+    pub fn validate_transactional_commit(
+        &self,
+        member: &str,
+        instance: Option<&str>,
+        generation: i32,
+    ) -> Result<(), ErrorCode> {
+        if self.state == State::Dead {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        if generation >= 0 || !member.is_empty() || instance.is_some() {
+            self.validate(member, instance)?;
+            if generation != self.generation {
+                return Err(ErrorCode::IllegalGeneration);
+            }
+        }
+        Ok(())
+    }
+
     /// A commit shows that its member lives.
     pub fn committed(&self, member: &str, step: &mut Step<'_>) {
         if matches!(self.state, State::Stable | State::PreparingRebalance)

@@ -11,13 +11,18 @@ use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
 };
+use kafka_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
 use kafka_protocol::messages::{
-    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, TopicName,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+    TopicName, TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::{Committed, Offsets, View};
+use crate::coordinator::group::call::TxnOffsetCommit;
 use crate::coordinator::group::classic::ClassicGroup;
 use crate::coordinator::group::records::{OffsetCommitValue, Record};
 use crate::error::ErrorCode;
@@ -64,6 +69,41 @@ pub fn commit(
     (OffsetCommitResponse::default().with_topics(topics.collect()), records)
 }
 
+/// As [`commit`], for offsets in a transaction.
+pub fn commit_in_transaction(
+    call: &TxnOffsetCommit,
+    metadata_max: usize,
+    now: Millis,
+) -> (TxnOffsetCommitResponse, Vec<Record>) {
+    let request = &call.request;
+    let mut records = Vec::new();
+    let topics = request.topics.iter().map(|topic| {
+        let topic_id = call.topic_ids.get(topic.name.as_str()).copied().unwrap_or_default();
+        let partitions = topic.partitions.iter().map(|partition| {
+            let index = partition.partition_index;
+            let answer = TxnOffsetCommitResponsePartition::default().with_partition_index(index);
+            let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
+            if metadata.encode_utf16().count() > metadata_max {
+                return answer.with_error_code(ErrorCode::OffsetMetadataTooLarge.code());
+            }
+            let value = OffsetCommitValue {
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch.max(-1),
+                metadata: metadata.to_owned(),
+                commit_timestamp: now,
+                expire_timestamp: -1,
+                topic_id,
+            };
+            records.push(Record::offset(&request.group_id, &topic.name, index, Some(value)));
+            answer
+        });
+        TxnOffsetCommitResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
+    });
+    (TxnOffsetCommitResponse::default().with_topics(topics.collect()), records)
+}
+
 /// The offsets asked for, or all of the group; -1 where there is none.
 pub fn fetch(
     offsets: &Offsets,
@@ -72,6 +112,10 @@ pub fn fetch(
     view: View,
 ) -> OffsetFetchResponseGroup {
     let group = request.group_id.as_str();
+    // Who wants the newest wants what is stable.
+    let is_unstable = |topic: &str, partition| {
+        view == View::Newest && offsets.is_unstable(group, topic, partition)
+    };
     let answer = OffsetFetchResponseGroup::default().with_group_id(request.group_id.clone());
     let Some(asked) = &request.topics else {
         let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
@@ -82,13 +126,20 @@ pub fn fetch(
                 topics.push(OffsetFetchResponseTopics::default().with_name(name));
             }
             if let Some(last) = topics.last_mut() {
-                last.partitions.push(fetched(partition, Some(value)));
+                last.partitions.push(if is_unstable(topic, partition) {
+                    unstable(partition)
+                } else {
+                    fetched(partition, Some(value))
+                });
             }
         }
         return answer.with_topics(topics);
     };
     let topics = asked.iter().map(|topic| {
         let partitions = topic.partition_indexes.iter().map(|partition| {
+            if exists && is_unstable(&topic.name, *partition) {
+                return unstable(*partition);
+            }
             let value = exists.then(|| offsets.get(group, &topic.name, *partition, view)).flatten();
             fetched(*partition, value.filter(|value| same_topic(value.topic_id, topic.topic_id)))
         });
@@ -103,6 +154,11 @@ pub fn fetch(
 /// An offset of a topic of the same name that was deleted means nothing to its successor.
 fn same_topic(stored: Uuid, asked: Uuid) -> bool {
     stored.is_nil() || asked.is_nil() || stored == asked
+}
+
+/// A transaction is about to change it: the client asks again.
+fn unstable(partition: i32) -> OffsetFetchResponsePartitions {
+    fetched(partition, None).with_error_code(ErrorCode::UnstableOffsetCommit.code())
 }
 
 fn fetched(partition: i32, value: Option<&Committed>) -> OffsetFetchResponsePartitions {
@@ -131,7 +187,9 @@ pub fn delete(
             if subscribed {
                 return answer.with_error_code(ErrorCode::GroupSubscribedToTopic.code());
             }
-            if offsets.get(&group.id, &topic.name, index, View::Newest).is_some() {
+            if offsets.get(&group.id, &topic.name, index, View::Newest).is_some()
+                || offsets.is_unstable(&group.id, &topic.name, index)
+            {
                 records.push(Record::offset(&group.id, &topic.name, index, None));
             }
             answer
