@@ -108,9 +108,8 @@ fn init(talk: &mut Talk) {
     }
     // A producer that says who it is; one that was, and one that never was.
     let now = init_noted(talk, 5, &initialise("init"));
-    let expect = |id, epoch| {
-        initialise("init").with_producer_id(ProducerId(id)).with_producer_epoch(epoch)
-    };
+    let expect =
+        |id, epoch| initialise("init").with_producer_id(ProducerId(id)).with_producer_epoch(epoch);
     for version in 3..=5 {
         init_noted(talk, version, &expect(now.id, now.epoch));
         init_noted(talk, version, &expect(now.id, 0));
