@@ -14,6 +14,7 @@ mod properties;
 pub mod records;
 pub mod settings;
 pub mod shard;
+mod transactional;
 #[cfg(test)]
 mod versions;
 

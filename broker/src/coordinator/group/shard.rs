@@ -19,13 +19,12 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::call::{Asked, Call, TxnOffsetCommit};
+use super::call::{Asked, Call};
 use super::classic::{ClassicGroup, Continuation, JoinCall, Step, Timer, append_error};
 use super::effects::{Answer, Effects, Token};
 use super::offsets::{self, Offsets, Place, View, Write};
-use super::records::{OffsetCommitKey, OffsetCommitValue, Record};
+use super::records::Record;
 use super::settings::GroupSettings;
-use crate::coordinator::runtime::InTransaction;
 use crate::error::ErrorCode;
 use crate::types::Millis;
 
@@ -45,7 +44,7 @@ pub struct Shard {
     /// Deleted by a write that is not committed yet.
     pub(super) leaving: BTreeMap<String, (Write, Known)>,
     pub(super) offsets: Offsets,
-    written: Write,
+    pub(super) written: Write,
     committed: Write,
 }
 
@@ -210,28 +209,6 @@ impl Shard {
         }
     }
 
-    /// Takes in an offset that was read from the log as part of a transaction.
-    pub fn load_in_transaction(
-        &mut self,
-        producer: i64,
-        key: OffsetCommitKey,
-        value: OffsetCommitValue,
-    ) {
-        self.simple_group(&key.group, 0, 0);
-        self.offsets.load_in_transaction(producer, key.into(), value.into());
-    }
-
-    /// Takes in the end of a transaction that was read from the log.
-    pub fn load_end(&mut self, producer: i64, committed: bool) {
-        self.offsets.load_end(producer, committed);
-    }
-
-    /// The next write is the marker that ends a producer's transaction.
-    pub fn end_transaction(&mut self, producer: i64, committed: bool) {
-        self.written += 1;
-        self.offsets.end_transaction(self.written, producer, committed);
-    }
-
     /// All records are in: sessions begin.
     pub fn loaded(&mut self, settings: &GroupSettings, now: Millis) -> Effects {
         let mut effects = Effects::default();
@@ -366,7 +343,7 @@ impl Shard {
         }
     }
 
-    fn simple_group(&mut self, id: &str, born: Write, now: Millis) {
+    pub(super) fn simple_group(&mut self, id: &str, born: Write, now: Millis) {
         if !self.groups.contains_key(id) {
             let group = ClassicGroup::new(id, now);
             self.groups.insert(id.to_owned(), Known { group, born });
@@ -449,34 +426,6 @@ impl Shard {
         step.effects.records = records;
         step.effects.replay = true;
         Ok(Answer::OffsetCommit(answer))
-    }
-
-    /// Offsets that count once the producer's transaction is committed.
-    fn commit_in_transaction(
-        &mut self,
-        call: &TxnOffsetCommit,
-        step: &mut Step<'_>,
-    ) -> Result<Answer, ErrorCode> {
-        let request = &call.request;
-        match self.groups.get(request.group_id.as_str()) {
-            Some(Known { group, .. }) => {
-                let instance = request.group_instance_id.as_deref();
-                let (member, generation) = (&request.member_id, request.generation_id);
-                group.validate_transactional_commit(member, instance, generation)?;
-            }
-            None if request.generation_id < 0 => {}
-            None => return Err(ErrorCode::IllegalGeneration),
-        }
-        let max = step.settings.offset_metadata_max;
-        let (answer, records) = offsets::commit_in_transaction(call, max, step.now);
-        step.effects.records = records;
-        step.effects.transaction = Some(InTransaction {
-            producer_id: request.producer_id.0,
-            producer_epoch: request.producer_epoch,
-            guard: call.guard,
-        });
-        step.effects.replay = true;
-        Ok(Answer::TxnOffsetCommit(answer))
     }
 
     fn fetch(&self, request: &OffsetFetchRequestGroup, view: View) -> Answer {

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -21,12 +20,11 @@ use uuid::Uuid;
 use super::effects::{Effects, TimerChange, Token, Write};
 use super::hosted::{Active, Hosted, TransactionEnd, Waiting};
 use super::loader;
+use super::means::Means;
 use super::shard::{Context, CoordinatorShard, MAX_SWEPT};
-use super::state_log::StateLog;
 use super::timers::Timers;
-use super::{Board, Event, Leadership, News, Notify, Reach};
-use crate::controller::Image;
-use crate::env::{self, Env};
+use super::{Board, Event, Leadership, News, Reach};
+use crate::env;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::LeaderEpoch;
 
@@ -46,15 +44,6 @@ struct Parked<S: CoordinatorShard> {
     reply: oneshot::Sender<S::Answer>,
 }
 
-/// What a driver works with.
-pub(super) struct Means<S: CoordinatorShard> {
-    pub env: Env,
-    pub settings: S::Settings,
-    pub log: Arc<dyn StateLog>,
-    pub image: Arc<ArcSwap<Image>>,
-    pub notify: Notify<S>,
-}
-
 pub(super) struct Driver<S: CoordinatorShard> {
     means: Means<S>,
     board: Arc<Board>,
@@ -69,15 +58,6 @@ pub(super) struct Driver<S: CoordinatorShard> {
     /// Partitions with a batch to be appended.
     dirty: BTreeSet<i32>,
     pending: FuturesUnordered<BoxFuture<'static, Done<S>>>,
-}
-
-impl<S: CoordinatorShard> Means<S> {
-    /// Lets a shard take a step, now.
-    fn step<T>(&self, step: impl FnOnce(&Context<'_, S>) -> T) -> T {
-        let image = self.image.load();
-        let now = self.env.clock.wall_ms();
-        step(&Context { settings: &self.settings, now, image: &image })
-    }
 }
 
 impl<S: CoordinatorShard> Driver<S> {

@@ -20,6 +20,7 @@ mod driver;
 mod effects;
 mod hosted;
 mod loader;
+mod means;
 mod shard;
 mod state_log;
 #[cfg(test)]
@@ -46,7 +47,8 @@ use crate::controller::{Delta, Image, Listener};
 use crate::env::{self, Env};
 use crate::error::ErrorCode;
 use crate::types::LeaderEpoch;
-use driver::{Driver, Means};
+use driver::Driver;
+use means::Means;
 
 /// The internal topic of groups.
 pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";

@@ -1,0 +1,63 @@
+//! Offsets that groups commit in producers' transactions.
+
+use super::call::TxnOffsetCommit;
+use super::classic::Step;
+use super::effects::Answer;
+use super::offsets;
+use super::records::{OffsetCommitKey, OffsetCommitValue};
+use super::shard::Shard;
+use crate::coordinator::runtime::InTransaction;
+use crate::error::ErrorCode;
+
+impl Shard {
+    /// Takes in an offset that was read from the log as part of a transaction.
+    pub fn load_in_transaction(
+        &mut self,
+        producer: i64,
+        key: OffsetCommitKey,
+        value: OffsetCommitValue,
+    ) {
+        self.simple_group(&key.group, 0, 0);
+        self.offsets.load_in_transaction(producer, key.into(), value.into());
+    }
+
+    /// Takes in the end of a transaction that was read from the log.
+    pub fn load_end(&mut self, producer: i64, committed: bool) {
+        self.offsets.load_end(producer, committed);
+    }
+
+    /// The next write is the marker that ends a producer's transaction.
+    pub fn end_transaction(&mut self, producer: i64, committed: bool) {
+        self.written += 1;
+        self.offsets.end_transaction(self.written, producer, committed);
+    }
+
+    /// Offsets that count once the producer's transaction is committed.
+    pub(super) fn commit_in_transaction(
+        &mut self,
+        call: &TxnOffsetCommit,
+        step: &mut Step<'_>,
+    ) -> Result<Answer, ErrorCode> {
+        let request = &call.request;
+        match self.groups.get(request.group_id.as_str()) {
+            Some(known) => {
+                let group = &known.group;
+                let instance = request.group_instance_id.as_deref();
+                let (member, generation) = (&request.member_id, request.generation_id);
+                group.validate_transactional_commit(member, instance, generation)?;
+            }
+            None if request.generation_id < 0 => {}
+            None => return Err(ErrorCode::IllegalGeneration),
+        }
+        let max = step.settings.offset_metadata_max;
+        let (answer, records) = offsets::commit_in_transaction(call, max, step.now);
+        step.effects.records = records;
+        step.effects.transaction = Some(InTransaction {
+            producer_id: request.producer_id.0,
+            producer_epoch: request.producer_epoch,
+            guard: call.guard,
+        });
+        step.effects.replay = true;
+        Ok(Answer::TxnOffsetCommit(answer))
+    }
+}
