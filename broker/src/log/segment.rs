@@ -310,7 +310,9 @@ impl Segment {
     /// Enters transactions whose abort marker lies here. Nothing if the segment is closed.
     pub(super) fn note_aborted(&self, aborted: &[AbortedTransaction]) {
         let mut index = self.aborted.lock();
-        aborted.iter().for_each(|entry| index.append(*entry));
+        for entry in aborted {
+            index.append(*entry);
+        }
     }
 
     pub(super) fn has_aborted(&self) -> bool {
