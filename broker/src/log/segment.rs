@@ -5,6 +5,8 @@
 //! [`Segment::persist_indexes`]; a closed segment holds no memory beyond this struct and no open file. An index that is missing or
 //! does not lead to a batch is rebuilt from the log, which is the truth.
 
+mod replaced;
+
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 
-use super::aborted::{AbortedIndex, AbortedTransaction};
+use super::aborted::AbortedIndex;
 use super::config::LogConfig;
 use super::indexes::{Files, Indexes, first_timestamp, leads_to_a_batch};
 use super::scan::{Scan, ScanError};
@@ -92,40 +94,6 @@ impl Segment {
             swapping: RwLock::new(false),
             retired: AtomicBool::new(false),
         }
-    }
-
-    /// As [`Self::closed`], with an index of aborted transactions on the disk.
-    pub(super) fn closed_with_aborted(home: Arc<Home>, base: Offset, size: u64) -> Self {
-        let aborted = Mutex::new(AbortedIndex::closed(true));
-        Self { aborted, ..Self::closed(home, base, size) }
-    }
-
-    /// A closed segment whose files end with `.swap`.
-    pub(super) fn being_swapped(
-        home: Arc<Home>,
-        base: Offset,
-        size: u64,
-        with_aborted: bool,
-    ) -> Self {
-        let aborted = Mutex::new(AbortedIndex::closed(with_aborted));
-        Self { aborted, swapping: RwLock::new(true), ..Self::closed(home, base, size) }
-    }
-
-    /// Runs `rename`, which takes `.swap` off the names of the files; who opens them meanwhile waits.
-    pub(super) fn take_final_name(
-        &self,
-        rename: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
-        let mut swapping = self.swapping.write();
-        rename()?;
-        *swapping = false;
-        Ok(())
-    }
-
-    /// Its files are about to be another segment's: from here on nothing is written to them.
-    pub(super) fn retire(&self) {
-        let _not_while_rebuilding = self.state.lock();
-        self.retired.store(true, Ordering::Release);
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -305,30 +273,6 @@ impl Segment {
         let position =
             state.offsets.lookup(disk, &self.path("index"), offset.max(from)).unwrap_or(0);
         if position < self.size() { position } else { 0 }
-    }
-
-    /// Enters transactions whose abort marker lies here. Nothing if the segment is closed.
-    pub(super) fn note_aborted(&self, aborted: &[AbortedTransaction]) {
-        let mut index = self.aborted.lock();
-        aborted.iter().for_each(|entry| index.append(*entry));
-    }
-
-    pub(super) fn has_aborted(&self) -> bool {
-        self.aborted.lock().is_present()
-    }
-
-    /// As [`AbortedIndex::collect`]. `cold`: may wait for the disk; else `None` where it would.
-    pub(super) fn aborted_in(
-        &self,
-        range: (Offset, Offset),
-        cold: bool,
-        found: &mut Vec<AbortedTransaction>,
-    ) -> io::Result<Option<bool>> {
-        let index = self.aborted.lock();
-        if index.is_present() && !index.is_open() && !cold {
-            return Ok(None);
-        }
-        index.collect(&*self.home.disk, &self.path("txnindex"), range, found).map(Some)
     }
 
     /// No more appends come: the time index gets its last entry.

@@ -100,8 +100,7 @@ impl Cleaner {
                     tokio::select! {
                         biased;
                         () = self.stop.cancelled() => return Ok(false),
-                        () = env.clock.sleep(pause), if !pause.is_zero() => {}
-                        else => tokio::task::yield_now().await,
+                        () = env.clock.sleep(pause) => {}
                     }
                 }
             }

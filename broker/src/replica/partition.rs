@@ -30,8 +30,6 @@ use super::watchers::Watchers;
 use crate::controller::image::{Image, PartitionImage};
 use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
-#[cfg(feature = "simulation")]
-use crate::log::Origin;
 use crate::log::{Appending, Log, SyncListener};
 use crate::types::{LeaderEpoch, NO_LEADER, NodeId, Offset, TopicPartition};
 
@@ -274,7 +272,7 @@ impl Partition {
         }
         let epoch = leader.epoch;
         #[cfg(feature = "simulation")]
-        if appending.origin == Origin::Client
+        if appending.origin == crate::log::Origin::Client
             && let Some(ticket) =
                 planted::acknowledged_before_append(self, &self.context.env, &batches, epoch)
         {

@@ -302,14 +302,13 @@ impl Serving {
     ) -> Result<Vec<AbortedTransaction>, ErrorCode> {
         let last = Batches::new(records).map_while(Result::ok).last();
         let Some(up_to) = last.map(|batch| batch.next_offset()) else { return Ok(Vec::new()) };
-        let found = match partition.log().aborted(from, up_to) {
-            Some(found) => found,
-            None => {
-                let log = partition.log();
-                let cold = move || log.aborted_cold(from, up_to);
-                let found = self.partitions.context.env.blocking(cold).await;
-                found.map_err(|error| unreadable(partition, error))?
-            }
+        let found = if let Some(found) = partition.log().aborted(from, up_to) {
+            found
+        } else {
+            let log = partition.log();
+            let cold = move || log.aborted_cold(from, up_to);
+            let found = self.partitions.context.env.blocking(cold).await;
+            found.map_err(|error| unreadable(partition, error))?
         };
         let told = |it: &log::AbortedTransaction| {
             AbortedTransaction::default()

@@ -106,6 +106,6 @@ pub(super) fn discard(home: &Home, base: Offset) -> io::Result<()> {
 pub(super) fn discard_all(home: &Home) -> io::Result<()> {
     let dir = home.dir.read().clone();
     let entries = home.disk.list(&dir)?;
-    let left = entries.iter().filter(|entry| entry.name.ends_with(".cleaned"));
-    left.map(|entry| home.disk.remove_file(&dir.join(&entry.name))).collect()
+    let mut left = entries.iter().filter(|entry| entry.name.ends_with(".cleaned"));
+    left.try_for_each(|entry| home.disk.remove_file(&dir.join(&entry.name)))
 }

@@ -22,7 +22,7 @@ use crate::env::disk::Open;
 use crate::error::Fault;
 use crate::log::load;
 use crate::log::partition_log::Log;
-use crate::log::scan::Scan;
+use crate::log::scan::{Scan, ScanError};
 use crate::log::segment::{Home, Segment};
 use crate::types::Offset;
 
@@ -64,7 +64,9 @@ impl Log {
             )?;
         }
         sync()?;
-        old.iter().for_each(|segment| segment.retire());
+        for segment in old {
+            segment.retire();
+        }
         {
             let _no_roll = self.writer.lock();
             self.publish_segments(|segments| {
@@ -172,7 +174,7 @@ fn end_of(disk: &dyn Disk, path: &Path, base: Offset) -> io::Result<Offset> {
     let file = disk.open(path, Open::Read)?;
     let mut scan = Scan::new(&*file, 0, file.len()?);
     let mut end = base + 1;
-    while let Some((_, batch)) = scan.next_header().map_err(|error| error.into_io())? {
+    while let Some((_, batch)) = scan.next_header().map_err(ScanError::into_io)? {
         end = end.max(batch.next_offset());
     }
     Ok(end)

@@ -207,7 +207,9 @@ impl Cleaning {
         let mut reader = Reader::open(&self.log, &segment, group.position)?;
         let ended = reader.step(|batch| {
             let (left, aborted) = filter(batch, &rules, transactions)?;
-            aborted.into_iter().for_each(|it| output.note_aborted(it));
+            if let Some(aborted) = aborted {
+                output.note_aborted(aborted);
+            }
             let left = match &left {
                 Left::Nothing => return Ok(true),
                 Left::Same => *batch,

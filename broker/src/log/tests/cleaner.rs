@@ -425,6 +425,7 @@ async fn a_truncation_meanwhile_ends_the_round_and_makes_the_rest_dirty_again() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_do_not_notice_a_swap() {
+    let env = crate::env::real::env();
     for seed in 10..12 {
         let (_disk, dir, log) = dirty(seed).await;
         let read = |log: &Log| {
@@ -435,24 +436,25 @@ async fn readers_do_not_notice_a_swap() {
         let before = read(&log);
         let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let reader = {
-            let (log, done, before) = (log.clone(), done.clone(), before.clone());
-            tokio::task::spawn_blocking(move || {
+            let (env, log, done) = (env.clone(), log.clone(), done.clone());
+            let reading = move || {
                 let mut rounds = 0;
                 while !done.load(std::sync::atomic::Ordering::Acquire) || rounds == 0 {
                     assert_eq!(read(&log), before);
                     rounds += 1;
                 }
-            })
+            };
+            tokio::spawn(async move { env.blocking(reading).await })
         };
-        let cleaner = tokio::task::spawn_blocking(move || {
+        let cleaning = move || {
             for n in 1..4 {
                 clean(&dir, &log, NOW + n * DAY);
                 put(&log, "last", Some("1"));
                 roll(&log);
             }
             done.store(true, std::sync::atomic::Ordering::Release);
-        });
-        cleaner.await.unwrap();
+        };
+        env.blocking(cleaning).await;
         reader.await.unwrap();
     }
 }
