@@ -126,9 +126,12 @@ fn refuse_unknown(image: &Image, partitions: &BTreeSet<TopicPartition>) -> Resul
     if partitions.iter().all(exists) {
         return Results::new();
     }
-    let told = |at: &TopicPartition| match exists(at) {
-        true => ErrorCode::OperationNotAttempted,
-        false => ErrorCode::UnknownTopicOrPartition,
+    let told = |at: &TopicPartition| {
+        if exists(at) {
+            ErrorCode::OperationNotAttempted
+        } else {
+            ErrorCode::UnknownTopicOrPartition
+        }
     };
     partitions.iter().map(|at| (at.clone(), Some(told(at)))).collect()
 }

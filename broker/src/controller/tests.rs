@@ -519,12 +519,15 @@ async fn configuration_is_set_appended_to_and_removed() {
 async fn features_of_a_foreign_log_that_are_not_built_are_lowered_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let first = Cluster::start(dir.path()).await;
-    first.finalize("transaction.version", 2).await;
+    assert_eq!(first.image().await.feature(decision::TRANSACTION_FEATURE), 2);
+    first.finalize("foreign.version", 2).await;
+    first.finalize(decision::TRANSACTION_FEATURE, 1).await;
     first.finalize(decision::ELR_FEATURE, 1).await;
     first.stop.cancel();
     let second = Cluster::start(dir.path()).await;
     let image = second.image().await;
-    assert_eq!(image.feature("transaction.version"), 0);
+    assert_eq!(image.feature("foreign.version"), 0);
+    assert_eq!(image.feature(decision::TRANSACTION_FEATURE), 1);
     assert_eq!(image.feature("metadata.version"), 30);
     assert_eq!(image.feature(decision::ELR_FEATURE), 1);
     second.stop.cancel();

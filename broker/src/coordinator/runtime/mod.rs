@@ -229,10 +229,8 @@ impl<S: CoordinatorShard> Coordinator<S> {
         let (reply, ended) = oneshot::channel();
         let sent = self.calls.send(Event::Marker { partition, end, reply }).await.is_ok();
         async move {
-            match sent {
-                true => ended.await.unwrap_or(Err(ErrorCode::NotCoordinator)),
-                false => Err(ErrorCode::NotCoordinator),
-            }
+            let ended = if sent { ended.await.ok() } else { None };
+            ended.unwrap_or(Err(ErrorCode::NotCoordinator))
         }
     }
 

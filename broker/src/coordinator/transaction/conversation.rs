@@ -238,7 +238,7 @@ impl Conversation {
     }
 
     pub fn sweep(&mut self) {
-        self.step(|shard, context| shard.sweep(context));
+        self.step(Shard::sweep);
     }
 
     /// Another broker takes over what is committed.

@@ -326,7 +326,6 @@ impl Running {
         let id = &*job.end.transactional_id;
         for at in &job.end.partitions {
             match result(at) {
-                Some(None) => marked.push(at.clone()),
                 Some(Some(
                     code @ (ErrorCode::InvalidProducerEpoch
                     | ErrorCode::TransactionCoordinatorFenced),
@@ -334,9 +333,11 @@ impl Running {
                     tracing::info!(id, partition = %at, ?code, "the end of a transaction is void");
                     return;
                 }
-                Some(Some(
-                    ErrorCode::UnsupportedForMessageFormat | ErrorCode::UnsupportedVersion,
-                )) => marked.push(at.clone()),
+                // Where markers cannot be written none is missed.
+                Some(
+                    None
+                    | Some(ErrorCode::UnsupportedForMessageFormat | ErrorCode::UnsupportedVersion),
+                ) => marked.push(at.clone()),
                 Some(Some(code)) => {
                     tracing::debug!(id, partition = %at, ?code, "a marker is sent again");
                     again.push(at.clone());

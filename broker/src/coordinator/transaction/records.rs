@@ -4,7 +4,7 @@
 //! (2 bytes) and its fields; a null value forgets the id. Version 0 is written while the feature
 //! transaction.version is at 0, else version 1, whose new fields are tagged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -125,7 +125,7 @@ fn transaction_of(value: TransactionLogValue) -> Result<Transaction, Malformed> 
         last_epoch: -1,
         timeout_ms: value.transaction_timeout,
         state,
-        partitions: if state == State::Empty { Default::default() } else { partitions.collect() },
+        partitions: if state == State::Empty { BTreeSet::new() } else { partitions.collect() },
         started: value.start,
         updated: value.last_update,
         client_version: value.client_transaction_version,

@@ -226,6 +226,7 @@ impl Transaction {
     }
 
     /// After all markers are written.
+    #[must_use]
     pub fn completed(&self, now: Millis) -> Self {
         let state = match self.state {
             State::PrepareCommit => State::CompleteCommit,

@@ -408,15 +408,17 @@ mod tests {
                 let mut offsets = Offsets::default();
                 for (write, producer) in [(1, 7), (2, 8)] {
                     let (place, value) = (Place::new("g", "t", 0), at(producer));
-                    match loaded {
-                        true => offsets.load_in_transaction(producer, place, value),
-                        false => offsets.put_in_transaction(write, producer, place, value),
+                    if loaded {
+                        offsets.load_in_transaction(producer, place, value);
+                    } else {
+                        offsets.put_in_transaction(write, producer, place, value);
                     }
                 }
                 for (write, producer) in [3, 4].into_iter().zip(ends) {
-                    match loaded {
-                        true => offsets.load_end(producer, true),
-                        false => offsets.end_transaction(write, producer, true),
+                    if loaded {
+                        offsets.load_end(producer, true);
+                    } else {
+                        offsets.end_transaction(write, producer, true);
                     }
                 }
                 offsets.committed(4);
