@@ -60,6 +60,9 @@ impl Output {
     }
 
     fn write(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
         self.file.write_all_at(&[IoSlice::new(&self.buffer)], self.written)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
@@ -76,7 +79,9 @@ impl Output {
             let path = self.home.path(self.base, &format!("{extension}.{CLEANED}"));
             let file = self.home.disk.open(&path, Open::ReadWrite)?;
             file.truncate(0)?;
-            file.write_all_at(&[IoSlice::new(bytes)], 0)?;
+            if !bytes.is_empty() {
+                file.write_all_at(&[IoSlice::new(bytes)], 0)?;
+            }
             file.sync()
         };
         save("index", self.indexes.offsets.bytes())?;
