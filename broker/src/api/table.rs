@@ -5,15 +5,15 @@ use std::sync::LazyLock;
 use super::{
     Api, Scope, add_raft_voter, allocate_producer_ids, alter_configs, alter_partition,
     alter_partition_reassignments, api_versions, assign_replicas_to_dirs, begin_quorum_epoch,
-    broker_heartbeat, broker_registration, controller_registration, create_partitions,
-    create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
-    describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
-    describe_topic_partitions, elect_leaders, end_quorum_epoch, envelope, fetch, fetch_metadata,
-    fetch_snapshot, find_coordinator, forwarded, heartbeat, incremental_alter_configs,
-    init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
-    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, remove_raft_voter, sync_group, unregister_broker,
-    update_features, update_raft_voter, vote,
+    broker_heartbeat, broker_registration, consumer_group_describe, consumer_group_heartbeat,
+    controller_registration, create_partitions, create_topics, delete_groups, delete_records,
+    delete_topics, describe_cluster, describe_configs, describe_groups, describe_log_dirs,
+    describe_producers, describe_quorum, describe_topic_partitions, elect_leaders,
+    end_quorum_epoch, envelope, fetch, fetch_metadata, fetch_snapshot, find_coordinator, forwarded,
+    heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_config_resources, list_groups, list_offsets, list_partition_reassignments, metadata,
+    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce,
+    remove_raft_voter, sync_group, unregister_broker, update_features, update_raft_voter, vote,
 };
 
 /// One line for each API.
@@ -46,6 +46,8 @@ const ALL: &[Api] = &[
     assign_replicas_to_dirs::API,
     broker_heartbeat::API,
     broker_registration::API,
+    consumer_group_describe::API,
+    consumer_group_heartbeat::API,
     create_partitions::API,
     create_topics::API,
     delete_groups::API,
