@@ -293,6 +293,12 @@ impl Settings {
                 "group.min.session.timeout.ms is greater than group.max.session.timeout.ms",
             ));
         }
+        let known = |name: &String| matches!(name.as_str(), "uniform" | "range");
+        if let Some(unknown) = self.group_consumer_assignors.iter().find(|name| !known(name)) {
+            return Err(wrong(format!(
+                "group.consumer.assignors has {unknown}: there are uniform and range"
+            )));
+        }
         if self.replica_fetch_wait_max > self.replica_lag_time_max {
             return Err(wrong("replica.fetch.wait.max.ms is greater than replica.lag.time.max.ms"));
         }

@@ -102,10 +102,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Outcome<Duration> {
-    let client = Arc::new(Client::connect(&args.bootstrap, Options::default()).await?);
+    let client = Client::connect(&args.bootstrap, Options::default()).await?;
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
     let (topic, group) = (format!("members-{nanos}"), format!("members-group-{nanos}"));
-    let admin = Admin::new(client.clone());
+    let admin = Admin::of(Client::connect(&args.bootstrap, Options::default()).await?);
     let new = NewTopic {
         name: topic.clone(),
         partitions: Some(args.partitions),
