@@ -15,8 +15,9 @@ use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
     DeleteGroupsRequest, DescribeConfigsRequest, DescribeGroupsRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
-    ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
+    IncrementalAlterConfigsRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    SyncGroupRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -99,7 +100,10 @@ fn settings(talk: &mut Talk) {
             }
         });
     }
-    talk.ask(1, &ListConfigResourcesRequest::default().with_resource_types(vec![32]));
+    let listing = ListConfigResourcesRequest::default().with_resource_types(vec![32]);
+    talk.ask_with(1, &listing, |answer| {
+        answer.config_resources.sort_by(|a, b| a.resource_name.cmp(&b.resource_name));
+    });
 }
 
 fn alive(text: &str, member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
@@ -130,6 +134,10 @@ fn beat(
         for topic in answer.assignment.iter_mut().flat_map(|it| &mut it.topic_partitions) {
             topic.partitions.sort_unstable();
         }
+        // Topics come in the order of their ids, which are random.
+        for assignment in &mut answer.assignment {
+            assignment.topic_partitions.sort_by(|a, b| a.partitions.cmp(&b.partitions));
+        }
     })
 }
 
@@ -143,8 +151,11 @@ fn describe(talk: &mut Talk, text: &str) {
                 group.members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
                 for member in &mut group.members {
                     let lists = [&mut member.assignment, &mut member.target_assignment];
-                    for topic in lists.into_iter().flat_map(|it| &mut it.topic_partitions) {
-                        topic.partitions.sort_unstable();
+                    for assignment in lists {
+                        assignment.topic_partitions.sort_by(|a, b| a.topic_name.cmp(&b.topic_name));
+                        for topic in &mut assignment.topic_partitions {
+                            topic.partitions.sort_unstable();
+                        }
                     }
                 }
             }
@@ -207,9 +218,8 @@ fn share(talk: &mut Talk) {
 fn static_member(talk: &mut Talk) {
     make(talk, "static-topic", 2);
     at_once(talk, "static848");
-    let known = |request: ConsumerGroupHeartbeatRequest| {
-        request.with_instance_id(Some(text_of("one")))
-    };
+    let known =
+        |request: ConsumerGroupHeartbeatRequest| request.with_instance_id(Some(text_of("one")));
     beat(talk, 1, &known(joining("static848", "a", &["static-topic"])));
     beat(talk, 1, &known(joining("static848", "b", &["static-topic"])));
     beat(talk, 1, &known(alive("static848", "b", 2)));

@@ -77,8 +77,8 @@ impl Conversation {
         for partition_id in before.unwrap_or(0) as i32..partitions {
             let (replicas, isr) = (vec![1], vec![1]);
             let record = PartitionRecord {
-                topic_id,
                 partition_id,
+                topic_id,
                 replicas,
                 isr,
                 leader: 1,

@@ -110,17 +110,16 @@ impl Shard {
                 let done = Done::of(turn);
                 return self.joined(&id, &call, joined, done, step);
             }
-            Some(Group::Consumer(group)) if member.is_empty() => {
-                tracing::info!(group = id, "an empty consumer group becomes a classic one");
-                tombstones = group.tombstones(None).into_iter().map(Record::Consumer).collect();
-            }
-            Some(Group::Classic(_)) => {}
             // A member of a group that is not: it must begin anew.
             Some(Group::Consumer(_)) | None if !member.is_empty() => {
                 let refusal = refuse_join(&member, ErrorCode::UnknownMemberId);
                 return step.effects.answer(call.token, Answer::Join(refusal));
             }
-            Some(Group::Consumer(_)) | None => {}
+            Some(Group::Consumer(group)) => {
+                tracing::info!(group = id, "an empty consumer group becomes a classic one");
+                tombstones = group.tombstones(None).into_iter().map(Record::Consumer).collect();
+            }
+            Some(Group::Classic(_)) | None => {}
         }
         let is_new = self.groups.get(&id).is_none_or(|group| group.as_classic().is_none());
         if is_new {

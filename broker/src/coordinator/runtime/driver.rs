@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::StreamExt;
@@ -18,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::effects::{Effects, TimerChange, Token, Write};
+use super::effects::{Effects, Token, Write};
 use super::hosted::{Active, Hosted, TransactionEnd, Waiting};
 use super::loader;
 use super::shard::{Context, CoordinatorShard, MAX_SWEPT};
@@ -356,18 +355,7 @@ impl<S: CoordinatorShard> Driver<S> {
             replay: _,
         } = effects;
         for (key, change) in timers {
-            match change {
-                TimerChange::Set { slot, after_ms, timer } => {
-                    self.set_timer((partition, key, slot), after_ms, timer);
-                }
-                TimerChange::SetIfAbsent { slot, after_ms, timer } => {
-                    let place = (partition, key, slot);
-                    if !self.timers.holds(&place) {
-                        self.set_timer(place, after_ms, timer);
-                    }
-                }
-                TimerChange::Cancel(slot) => self.timers.cancel(&(partition, key, slot)),
-            }
+            self.timers.change(partition, key, change, self.means.env.clock.now());
         }
         for (token, answer) in answers {
             self.reply(token, answer);
@@ -392,11 +380,6 @@ impl<S: CoordinatorShard> Driver<S> {
         if at_once {
             self.append(partition);
         }
-    }
-
-    fn set_timer(&mut self, place: (i32, S::Key, S::Slot), after_ms: i64, timer: S::Timer) {
-        let after = Duration::from_millis(after_ms.max(0) as u64);
-        self.timers.set(place, self.means.env.clock.now() + after, timer);
     }
 
     fn append_all(&mut self) {

@@ -251,9 +251,10 @@ impl<S: CoordinatorShard> Coordinator<S> {
         let (reply, ended) = oneshot::channel();
         let sent = self.calls.send(Event::Marker { partition, end, reply }).await.is_ok();
         async move {
-            match sent {
-                true => ended.await.unwrap_or(Err(ErrorCode::NotCoordinator)),
-                false => Err(ErrorCode::NotCoordinator),
+            if sent {
+                ended.await.unwrap_or(Err(ErrorCode::NotCoordinator))
+            } else {
+                Err(ErrorCode::NotCoordinator)
             }
         }
     }

@@ -27,6 +27,7 @@
 //! Becoming a consumer group, and coming back from being one, is in
 //! [`consumer`](super::consumer).
 
+mod arrive;
 mod join;
 mod leave;
 mod member;
@@ -181,34 +182,6 @@ impl ClassicGroup {
         Record::group(&self.id, Some(value))
     }
 
-    /// The record of the group as it is.
-    pub fn stored_record(&self) -> Record {
-        self.record(|member| member.assignment.clone())
-    }
-
-    /// Members of a consumer group of epoch `generation` go on as a stable classic one.
-    pub fn take_over(&mut self, generation: i32) {
-        self.state = State::Stable;
-        self.generation = generation;
-        self.protocol_type = Some(CONSUMER.to_owned());
-        self.protocol = self.members.vote();
-        self.leader = self.members.first_id();
-        self.subscribed = self.read_subscriptions();
-    }
-
-    /// The group becomes one of another kind: whoever waits joins that.
-    pub fn hand_over(&mut self, step: &mut Step<'_>) {
-        for id in self.members.ids() {
-            self.answer_parked_join(&id, ErrorCode::RebalanceInProgress, step);
-            self.answer_parked_sync(&id, ErrorCode::RebalanceInProgress, step);
-        }
-    }
-
-    /// Members leave a group of another kind, or have it rebalance.
-    pub fn rebalance(&mut self, step: &mut Step<'_>) {
-        self.rebalance_or_complete(step);
-    }
-
     /// The record that makes a new group known before it has a generation.
     fn created_record(&self) -> Record {
         let current_state_timestamp = self.state_since.unwrap_or(-1);
@@ -228,8 +201,10 @@ impl ClassicGroup {
             Timer::Join => self.complete_join(step),
             Timer::Sync { generation } => self.sync_expired(generation, step),
             // Of a consumer group, which this may have been.
-            Timer::Rebalance { .. } | Timer::Rejoin { .. } | Timer::Resync { .. } => {}
-            Timer::Patterns => {}
+            Timer::Rebalance { .. }
+            | Timer::Rejoin { .. }
+            | Timer::Resync { .. }
+            | Timer::Patterns => {}
         }
     }
 
@@ -253,27 +228,6 @@ impl ClassicGroup {
             Continuation::Assigned { generation, assignments } => {
                 self.assigned(generation, assignments, result, step);
             }
-        }
-    }
-
-    /// The group is there: loaded, made of a consumer group, or back because what replaced it was
-    /// taken back. Sessions begin anew.
-    pub fn loaded(&mut self, step: &mut Step<'_>) {
-        for member in self.members.iter() {
-            step.set_session(&self.id, &member.id, i64::from(member.session_timeout_ms));
-        }
-        let timeout_ms = self.members.rebalance_timeout_ms();
-        match self.state {
-            State::PreparingRebalance => step.set(&self.id, Slot::Join, timeout_ms, Timer::Join),
-            State::CompletingRebalance => {
-                let timer = Timer::Sync { generation: self.generation };
-                step.set(&self.id, Slot::Sync, timeout_ms, timer);
-            }
-            State::Empty | State::Stable | State::Dead => {}
-        }
-        if self.members.len() > step.settings.max_size {
-            // The setting was lowered. A rebalance lets the consumers commit before some must go.
-            self.prepare_rebalance(step);
         }
     }
 

@@ -43,10 +43,7 @@ impl ConsumerGroup {
 impl Member {
     /// What it is told when its epoch is not the one that counts.
     fn stale(&self) -> ErrorCode {
-        match self.is_classic() {
-            true => ErrorCode::IllegalGeneration,
-            false => ErrorCode::StaleMemberEpoch,
-        }
+        if self.is_classic() { ErrorCode::IllegalGeneration } else { ErrorCode::StaleMemberEpoch }
     }
 
     /// Whether it may commit in an older epoch than its own: since the partition was assigned to

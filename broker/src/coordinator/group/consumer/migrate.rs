@@ -166,9 +166,10 @@ fn from_classic(
 ) -> Result<(Member, Partitions), &'static str> {
     let malformed = |_| "the embedded consumer protocol is malformed";
     // One that has never synced has none yet.
-    let (assigned, has_data) = match member.assignment.is_empty() {
-        true => (Partitions::new(), false),
-        false => read_assignment(&member.assignment, image).map_err(malformed)?,
+    let (assigned, has_data) = if member.assignment.is_empty() {
+        (Partitions::new(), false)
+    } else {
+        read_assignment(&member.assignment, image).map_err(malformed)?
     };
     if has_data {
         return Err(

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use regex::Regex;
 
 use super::{ConsumerGroup, Member, Turn};
+use crate::coordinator::group::modern::Refresh;
 use crate::coordinator::group::records::{ConsumerRecord, EpochValue, PatternKey, PatternValue};
 use crate::coordinator::group::timers::{Slot, Timer};
 use crate::error::{ErrorCode, Refusal};
@@ -45,8 +46,52 @@ pub enum PatternChange {
     ChangedAndResolved,
 }
 
+/// Whether repetitions are stacked, as in `a**`: RE2 takes that for a mistake, the crate does not.
+fn stacks_repetitions(pattern: &str) -> bool {
+    let (mut escaped, mut in_class) = (false, false);
+    // After a repetition, and whether that is lazy already.
+    let mut repeated: Option<bool> = None;
+    let mut chars = pattern.chars();
+    while let Some(it) = chars.next() {
+        let was = repeated.take();
+        match it {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            ']' => in_class = false,
+            _ if in_class => {}
+            '[' => in_class = true,
+            '?' if was == Some(false) => repeated = Some(true),
+            '*' | '+' | '?' if was.is_some() => return true,
+            '*' | '+' | '?' => repeated = Some(false),
+            '{' => {
+                let count: String = chars.as_str().chars().take_while(|it| *it != '}').collect();
+                let is_count = |it: char| it.is_ascii_digit() || it == ',';
+                if !count.starts_with(|it: char| it.is_ascii_digit())
+                    || !count.chars().all(is_count)
+                {
+                    continue;
+                }
+                if was.is_some() {
+                    return true;
+                }
+                chars.by_ref().nth(count.chars().count());
+                repeated = Some(false);
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 /// Compiles a pattern that matches whole names.
 fn compile(pattern: &str) -> Result<Regex, Refusal> {
+    if stacks_repetitions(pattern) {
+        let message = format!(
+            "SubscribedTopicRegex `{pattern}` is not a valid regular expression: invalid nested \
+             repetition operator."
+        );
+        return Err(Refusal::new(ErrorCode::InvalidRegularExpression, message));
+    }
     // Checked alone first: a pattern must not close the group that it is put into.
     let alone = regex::RegexBuilder::new(pattern).size_limit(MAX_COMPILED).build();
     let whole = || regex::RegexBuilder::new(&format!("^(?:{pattern})$"));
@@ -172,11 +217,42 @@ impl Turn<'_> {
     }
 }
 
-use crate::coordinator::group::modern::Refresh;
-
 impl ConsumerGroup {
     /// Whether any member subscribes by pattern.
     pub fn has_patterns(&self) -> bool {
         !self.patterns.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_re2_refuses_is_refused() {
+        for (pattern, good) in [
+            ("a*", true),
+            ("a*?b+?", true),
+            ("a**", false),
+            ("a*??", false),
+            ("a{2}{3}", false),
+            ("a{2}?", true),
+            ("[*+?]+", true),
+            ("a\\**", true),
+            ("(a*)*", true),
+            ("(?=a)b", false),
+            ("\\1", false),
+            ("a)|(b", false),
+            ("((a{999}){999}){999}", false),
+        ] {
+            assert_eq!(compile(pattern).is_ok(), good, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_matches_whole_names() {
+        let regex = compile("a|b.*").unwrap();
+        let matched = ["a", "b", "bc", "ab", "ca"].map(|name| regex.is_match(name));
+        assert_eq!(matched, [true, true, true, false, false]);
     }
 }

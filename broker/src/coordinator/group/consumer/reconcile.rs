@@ -117,10 +117,8 @@ impl Reconcile<'_> {
             let assigned = partitions.into_iter().map(|partition| (partition, self.target_epoch));
             kept.entry(topic).or_default().extend(assigned);
         }
-        next.state = match unreleased {
-            true => MemberState::UnreleasedPartitions,
-            false => MemberState::Stable,
-        };
+        next.state =
+            if unreleased { MemberState::UnreleasedPartitions } else { MemberState::Stable };
         next.enter(self.target_epoch);
         (next.assigned, next.revoking) = (kept, Owned::new());
         next

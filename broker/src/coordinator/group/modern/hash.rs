@@ -76,10 +76,14 @@ mod tests {
         for (name, topic_id, partitions) in topics {
             records.push(TopicRecord { name: name.to_owned(), topic_id }.into());
             for (index, replicas) in partitions.into_iter().enumerate() {
-                let partition_id = index as i32;
                 records.push(
-                    PartitionRecord { topic_id, partition_id, replicas, ..Default::default() }
-                        .into(),
+                    PartitionRecord {
+                        partition_id: index as i32,
+                        topic_id,
+                        replicas,
+                        ..Default::default()
+                    }
+                    .into(),
                 );
             }
         }
