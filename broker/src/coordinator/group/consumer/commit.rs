@@ -19,6 +19,9 @@ impl ConsumerGroup {
         if epoch < 0 && self.is_empty() {
             return Ok(None);
         }
+        if version.is_none() && epoch == -1 && member.is_empty() {
+            return Ok(None);
+        }
         let known = self.member(member).ok_or(ErrorCode::UnknownMemberId)?;
         if !known.is_classic() && version.is_some_and(|version| version < 9) {
             return Err(ErrorCode::UnsupportedVersion);
