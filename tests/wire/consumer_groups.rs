@@ -135,7 +135,7 @@ fn beat(
             topic.partitions.sort_unstable();
         }
         // Topics come in the order of their ids, which are random.
-        for assignment in &mut answer.assignment {
+        if let Some(assignment) = &mut answer.assignment {
             assignment.topic_partitions.sort_by(|a, b| a.partitions.cmp(&b.partitions));
         }
     })

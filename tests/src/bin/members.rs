@@ -24,7 +24,7 @@ use kafka_protocol::protocol::StrBytes;
 use ottla_client::{Admin, Client, Connection, NewTopic, Options};
 use parking_lot::Mutex;
 
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_mins(2);
 /// As the Java client has it.
 const CLASSIC_HEARTBEAT: Duration = Duration::from_secs(3);
 const MEMBER_ID_REQUIRED: i16 = 79;
@@ -77,8 +77,6 @@ impl Known {
 #[derive(Clone)]
 struct Member {
     number: usize,
-    /// Of the coordinator.
-    address: String,
     group: GroupId,
     topic: TopicName,
     partitions: i32,
@@ -121,7 +119,6 @@ async fn run(args: &Args) -> Outcome<Duration> {
     let known = Arc::new(Known::default());
     let member = Member {
         number: 0,
-        address: node.address(),
         group: GroupId(StrBytes::from_string(group.clone())),
         topic: TopicName(StrBytes::from_string(topic)),
         partitions: args.partitions,
