@@ -13,8 +13,8 @@ use kafka_protocol::messages::offset_commit_request::{
 };
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-    DeleteGroupsRequest, DescribeConfigsRequest, DescribeGroupsRequest, HeartbeatRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, HeartbeatRequest,
     IncrementalAlterConfigsRequest, JoinGroupRequest, LeaveGroupRequest,
     ListConfigResourcesRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
     SyncGroupRequest,
@@ -120,16 +120,12 @@ fn joining(text: &str, member: &str, topics: &[&str]) -> ConsumerGroupHeartbeatR
         .with_topic_partitions(Some(Vec::new()))
 }
 
-fn owned(topic: Uuid, partitions: &[i32]) -> Option<Vec<TopicPartitions>> {
+fn owned(topic: Uuid, partitions: &[i32]) -> Vec<TopicPartitions> {
     let partitions = partitions.to_vec();
-    Some(vec![TopicPartitions::default().with_topic_id(topic).with_partitions(partitions)])
+    vec![TopicPartitions::default().with_topic_id(topic).with_partitions(partitions)]
 }
 
-fn beat(
-    talk: &mut Talk,
-    version: i16,
-    request: &ConsumerGroupHeartbeatRequest,
-) -> Option<ConsumerGroupHeartbeatResponse> {
+fn beat(talk: &mut Talk, version: i16, request: &ConsumerGroupHeartbeatRequest) {
     talk.ask_with(version, request, |answer| {
         for topic in answer.assignment.iter_mut().flat_map(|it| &mut it.topic_partitions) {
             topic.partitions.sort_unstable();
@@ -138,7 +134,7 @@ fn beat(
         if let Some(assignment) = &mut answer.assignment {
             assignment.topic_partitions.sort_by(|a, b| a.partitions.cmp(&b.partitions));
         }
-    })
+    });
 }
 
 fn describe(talk: &mut Talk, text: &str) {
@@ -191,8 +187,12 @@ fn share(talk: &mut Talk) {
     beat(talk, 1, &alive("sharing", "a", 2));
     beat(talk, 1, &alive("sharing", "b", 3));
     describe(talk, "sharing");
-    beat(talk, 1, &alive("sharing", "a", 2).with_topic_partitions(owned(topic, &[0, 1, 2, 3])));
-    beat(talk, 1, &alive("sharing", "a", 2).with_topic_partitions(owned(topic, &[0, 1])));
+    beat(
+        talk,
+        1,
+        &alive("sharing", "a", 2).with_topic_partitions(Some(owned(topic, &[0, 1, 2, 3]))),
+    );
+    beat(talk, 1, &alive("sharing", "a", 2).with_topic_partitions(Some(owned(topic, &[0, 1]))));
     beat(talk, 1, &alive("sharing", "b", 3));
     describe(talk, "sharing");
     // Another subscription, another assignor.
@@ -244,7 +244,7 @@ fn refused(talk: &mut Talk) {
             joining("refusing", "", topics),
             full.clone().with_rebalance_timeout_ms(-1),
             full.clone().with_topic_partitions(None),
-            full.clone().with_topic_partitions(owned(Uuid::from_u128(5), &[1])),
+            full.clone().with_topic_partitions(Some(owned(Uuid::from_u128(5), &[1]))),
             full.clone().with_subscribed_topic_names(None),
             full.clone().with_instance_id(Some(text_of(" "))),
             full.clone().with_rack_id(Some(text_of(""))),
@@ -319,7 +319,7 @@ fn offsets(talk: &mut Talk) {
     // A partition that it has since epoch 2 may be committed in 2, although the member is in 3.
     beat(talk, 1, &joining("offsets848", "b", &["offsets-topic"]));
     beat(talk, 1, &alive("offsets848", "a", 2));
-    beat(talk, 1, &alive("offsets848", "a", 2).with_topic_partitions(owned(topic, &[0])));
+    beat(talk, 1, &alive("offsets848", "a", 2).with_topic_partitions(Some(owned(topic, &[0]))));
     commit(talk, 9, "offsets848", "a", 2);
     commit(talk, 9, "offsets848", "a", 1);
     commit(talk, 9, "offsets848", "b", 3);
