@@ -9,6 +9,7 @@
 //! `wire --one ADDRESS --other ADDRESS [CASE…]` prints `ok NAME` or `FAIL NAME` with the lines that
 //! differ.
 
+mod consumer_groups;
 mod controller;
 mod conversation;
 mod dirs;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         records::CASES,
         dirs::CASES,
         groups::CASES,
+        consumer_groups::CASES,
         transactions::CASES,
         hostile::CASES,
         controller,

@@ -8,6 +8,7 @@
 pub mod definition;
 mod derive;
 mod environment;
+pub mod group;
 mod listeners;
 pub mod properties;
 mod settings;

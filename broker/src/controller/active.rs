@@ -249,6 +249,7 @@ fn bootstrap() -> Vec<Record> {
             .into(),
         FeatureLevelRecord { name: TRANSACTION_FEATURE.into(), feature_level: TRANSACTION_VERSION }
             .into(),
+        FeatureLevelRecord { name: "group.version".into(), feature_level: 1 }.into(),
         EndTransactionRecord {}.into(),
     ]
 }

@@ -211,6 +211,7 @@ pub fn supported_features() -> Vec<(&'static str, i16, i16)> {
         ("metadata.version", METADATA_VERSION, METADATA_VERSION),
         (ELR_FEATURE, 0, 1),
         (TRANSACTION_FEATURE, 0, TRANSACTION_VERSION),
+        ("group.version", 0, 1),
     ]
 }
 

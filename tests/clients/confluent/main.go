@@ -24,7 +24,8 @@ func main() {
 	}
 	all = append(all,
 		claims.Claim{Name: "the admin client creates, describes, grows and deletes a topic", Try: admin},
-		claims.Claim{Name: "two members share the partitions of a topic", Try: twoMembers},
+		claims.Claim{Name: "two members share the partitions of a topic", Try: twoMembers("classic")},
+		claims.Claim{Name: "two members of a consumer group (KIP-848) share them", Try: twoMembers("consumer")},
 	)
 	claims.Run("confluent-kafka-go", all...)
 }
@@ -38,10 +39,19 @@ func producer(bootstrap string, extra kafka.ConfigMap) (*kafka.Producer, error) 
 }
 
 func consumer(bootstrap, topic string) (*kafka.Consumer, error) {
-	c, err := kafka.NewConsumer(&kafka.ConfigMap{
+	return consumerBy("classic", bootstrap, topic)
+}
+
+func consumerBy(protocol, bootstrap, topic string) (*kafka.Consumer, error) {
+	config := kafka.ConfigMap{
 		"bootstrap.servers": bootstrap, "group.id": topic + "-group", "auto.offset.reset": "earliest",
-		"session.timeout.ms": 10000, "topic.metadata.refresh.interval.ms": 1000,
-	})
+		"group.protocol": protocol, "topic.metadata.refresh.interval.ms": 1000,
+	}
+	// In a consumer group the broker says how long a session is.
+	if protocol == "classic" {
+		config["session.timeout.ms"] = 10000
+	}
+	c, err := kafka.NewConsumer(&config)
 	if err != nil {
 		return nil, err
 	}
@@ -223,8 +233,12 @@ func eventually(ctx context.Context, try func() error) error {
 }
 
 // Two members of a group get disjoint halves; when one leaves, the other gets all.
-func twoMembers(ctx context.Context, bootstrap string) error {
-	topic := claims.Topic("confluent-members")
+func twoMembers(protocol string) func(context.Context, string) error {
+	return func(ctx context.Context, bootstrap string) error { return share(ctx, protocol, bootstrap) }
+}
+
+func share(ctx context.Context, protocol, bootstrap string) error {
+	topic := claims.Topic("confluent-members-" + protocol)
 	a, err := kafka.NewAdminClient(&kafka.ConfigMap{"bootstrap.servers": bootstrap})
 	if err != nil {
 		return err
@@ -237,11 +251,11 @@ func twoMembers(ctx context.Context, bootstrap string) error {
 	if made[0].Error.Code() != kafka.ErrNoError {
 		return made[0].Error
 	}
-	first, err := consumer(bootstrap, topic)
+	first, err := consumerBy(protocol, bootstrap, topic)
 	if err != nil {
 		return err
 	}
-	second, err := consumer(bootstrap, topic)
+	second, err := consumerBy(protocol, bootstrap, topic)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 use super::call::TxnOffsetCommit;
 use super::classic::Step;
 use super::effects::Answer;
+use super::kind::Group;
 use super::offsets;
 use super::records::{OffsetCommitKey, OffsetCommitValue};
 use super::shard::Shard;
@@ -40,11 +41,13 @@ impl Shard {
     ) -> Result<Answer, ErrorCode> {
         let request = &call.request;
         match self.groups.get(request.group_id.as_str()) {
-            Some(known) => {
-                let group = &known.group;
+            Some(Group::Classic(group)) => {
                 let instance = request.group_instance_id.as_deref();
                 let (member, generation) = (&request.member_id, request.generation_id);
                 group.validate_transactional_commit(member, instance, generation)?;
+            }
+            Some(Group::Consumer(group)) => {
+                group.validate_commit(&request.member_id, request.generation_id, None)?;
             }
             None if request.generation_id < 0 => {}
             None => return Err(ErrorCode::IllegalGeneration),

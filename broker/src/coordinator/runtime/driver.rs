@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -17,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::effects::{Effects, TimerChange, Token, Write};
+use super::effects::{Effects, Token, Write};
 use super::hosted::{Active, Hosted, TransactionEnd, Waiting};
 use super::loader;
 use super::means::Means;
@@ -122,12 +121,19 @@ impl<S: CoordinatorShard> Driver<S> {
 
     /// Whether it is time to stop.
     fn read_news(&mut self) -> bool {
-        let News { leadership, deleted_topics, stop } =
+        let News { leadership, deleted_topics, changed_topics, stop } =
             std::mem::take(&mut *self.board.news.lock());
         for (partition, change) in leadership {
             match change {
                 Leadership::Lost => self.unload(partition),
                 Leadership::Gained(epoch) => self.begin_load(partition, epoch),
+            }
+        }
+        if !changed_topics.names.is_empty() {
+            for hosted in self.hosted.values_mut() {
+                if let Hosted::Active(active) = hosted {
+                    self.means.step(|it| active.shard.topics_changed(&changed_topics, it));
+                }
             }
         }
         if !deleted_topics.is_empty() {
@@ -329,14 +335,7 @@ impl<S: CoordinatorShard> Driver<S> {
             replay: _,
         } = effects;
         for (key, change) in timers {
-            match change {
-                TimerChange::Set { slot, after_ms, timer } => {
-                    let after = Duration::from_millis(after_ms.max(0) as u64);
-                    let at = self.means.env.clock.now() + after;
-                    self.timers.set((partition, key, slot), at, timer);
-                }
-                TimerChange::Cancel(slot) => self.timers.cancel(&(partition, key, slot)),
-            }
+            self.timers.change(partition, key, change, self.means.env.clock.now());
         }
         for (token, answer) in answers {
             self.reply(token, answer);

@@ -1,9 +1,11 @@
 //! The timers of all shards of this broker: one map by time, whatever their number.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::effects::TimerChange;
 use super::shard::CoordinatorShard;
 
 type Due = (Instant, u64);
@@ -26,7 +28,7 @@ impl<S: CoordinatorShard> Default for Timers<S> {
 
 impl<S: CoordinatorShard> Timers<S> {
     /// Sets a slot, in place of what it held.
-    pub fn set(&mut self, place: At<S>, at: Instant, timer: S::Timer) {
+    fn set(&mut self, place: At<S>, at: Instant, timer: S::Timer) {
         let due = (at, self.next);
         self.next += 1;
         if let Some(before) = self.by_place.insert(place.clone(), due) {
@@ -35,7 +37,30 @@ impl<S: CoordinatorShard> Timers<S> {
         self.by_time.insert(due, (place, timer));
     }
 
-    pub fn cancel(&mut self, place: &At<S>) {
+    /// Carries out what a shard asks for at `now`.
+    pub fn change(
+        &mut self,
+        partition: i32,
+        key: S::Key,
+        change: TimerChange<S::Slot, S::Timer>,
+        now: Instant,
+    ) {
+        let at = |after_ms: i64| now + Duration::from_millis(after_ms.max(0) as u64);
+        match change {
+            TimerChange::Set { slot, after_ms, timer } => {
+                self.set((partition, key, slot), at(after_ms), timer);
+            }
+            TimerChange::SetIfAbsent { slot, after_ms, timer } => {
+                let place = (partition, key, slot);
+                if !self.by_place.contains_key(&place) {
+                    self.set(place, at(after_ms), timer);
+                }
+            }
+            TimerChange::Cancel(slot) => self.cancel(&(partition, key, slot)),
+        }
+    }
+
+    fn cancel(&mut self, place: &At<S>) {
         if let Some(due) = self.by_place.remove(place) {
             self.by_time.remove(&due);
         }

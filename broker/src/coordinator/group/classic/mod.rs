@@ -24,8 +24,10 @@
 //!
 //! The behaviour follows Kafka 4.3.1, error code by error code. Ties that Kafka decides by the
 //! order of a hash map (the next leader, the protocol among equal votes) are decided by name here.
-//! Deliberately absent: upgrade to and downgrade from the consumer protocol (KIP-848).
+//! Becoming a consumer group, and coming back from being one, is in
+//! [`consumer`](super::consumer).
 
+mod arrive;
 mod join;
 mod leave;
 mod member;
@@ -40,10 +42,11 @@ use bytes::Bytes;
 
 use super::effects::{Effects, TimerChange, Token};
 use super::records::{GroupMetadataValue, MemberMetadata, Record};
+pub use super::timers::{Slot, Timer};
 use crate::error::ErrorCode;
 use crate::types::Millis;
 pub use join::{JoinCall, refusal as refuse_join};
-pub use member::{Member, Members};
+pub use member::{Member, Members, Standing};
 pub use step::Step;
 pub use sync::refusal as refuse_sync;
 
@@ -69,28 +72,6 @@ impl State {
             Self::Dead => "Dead",
         }
     }
-}
-
-/// A group has at most one timer per slot.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Slot {
-    /// Of a member, or a pending member.
-    Session(String),
-    Join,
-    Sync,
-}
-
-/// What ran out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Timer {
-    /// A member, or pending member, was silent for its session timeout.
-    Session { member: String },
-    /// The first rebalance of an empty group waits for more members, at most `remaining_ms` longer.
-    InitialJoin { delay_ms: i64, remaining_ms: i64 },
-    /// The members had their rebalance timeout to join.
-    Join,
-    /// The members had their rebalance timeout to fetch their assignment.
-    Sync { generation: i32 },
 }
 
 /// What a group goes on with once its record is stored, or could not be.
@@ -220,6 +201,11 @@ impl ClassicGroup {
             }
             Timer::Join => self.complete_join(step),
             Timer::Sync { generation } => self.sync_expired(generation, step),
+            // Of a consumer group, which this may have been.
+            Timer::Rebalance { .. }
+            | Timer::Rejoin { .. }
+            | Timer::Resync { .. }
+            | Timer::Patterns => {}
         }
     }
 
@@ -243,17 +229,6 @@ impl ClassicGroup {
             Continuation::Assigned { generation, assignments } => {
                 self.assigned(generation, assignments, result, step);
             }
-        }
-    }
-
-    /// The partition is loaded: sessions begin anew.
-    pub fn loaded(&mut self, step: &mut Step<'_>) {
-        for member in self.members.iter() {
-            step.set_session(&self.id, &member.id, i64::from(member.session_timeout_ms));
-        }
-        if self.members.len() > step.settings.max_size {
-            // The setting was lowered. A rebalance lets the consumers commit before some must go.
-            self.prepare_rebalance(step);
         }
     }
 
