@@ -1,0 +1,3 @@
+//! Share groups as a leader of partitions serves them: acquisition, acknowledgement, sessions.
+
+pub mod partition;
