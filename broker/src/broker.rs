@@ -24,7 +24,7 @@ use crate::controller::{
     Controller, ControllerLink, Controllers, Image, Metadata, Start, registration,
 };
 use crate::coordinator::group::settings::GroupSettings;
-use crate::coordinator::runtime::Groups;
+use crate::coordinator::runtime::{self as coordinator, Groups};
 use crate::coordinator::topic::{Maker, OffsetsTopic, TopicCreator};
 use crate::env::{self, Env};
 use crate::error::{ErrorCode, Fault};
@@ -155,14 +155,15 @@ impl Broker {
             link: link.clone(),
             broker_epoch: lifecycle.epoch(),
         });
-        let groups = Groups::start(
-            env.clone(),
-            GroupSettings::of(&settings),
-            partitions.clone(),
-            metadata.shared(),
-            Maker::new(OffsetsTopic::of(&settings), link.clone()),
-        );
-        partitions.set_groups(groups.clone());
+        let groups = Groups::start(coordinator::Start {
+            env: env.clone(),
+            settings: GroupSettings::of(&settings),
+            log: partitions.clone(),
+            image: metadata.shared(),
+            topic: Maker::new(OffsetsTopic::of(&settings), link.clone()),
+            notify: Box::new(|_, _, notice| match notice {}),
+        });
+        partitions.listen(groups.clone());
         metadata.listen(partitions.clone());
         metadata.listen(groups.clone());
         metadata.start(stop.clone());

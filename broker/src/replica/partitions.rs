@@ -31,7 +31,6 @@ use crate::controller::ControllerLink;
 use crate::controller::image::{Image, PartitionImage, ResourceType, TopicImage};
 use crate::controller::metadata::Listener;
 use crate::controller::replay::Delta;
-use crate::coordinator::runtime::Groups;
 use crate::env::{Env, planted};
 use crate::error::{ErrorCode, Fault};
 use crate::log::{LogDirs, Offsets};
@@ -101,11 +100,6 @@ impl Partitions {
             // An error is a panic of the task, which has been reported.
             let _ = task.await;
         }
-    }
-
-    /// Tells the group coordinator which partitions of its topic this broker leads.
-    pub fn set_groups(&self, groups: Arc<Groups>) {
-        self.listen(groups);
     }
 
     pub fn new(

@@ -1,4 +1,4 @@
-//! `__consumer_offsets` as the group coordinator sees it.
+//! Internal topics as their coordinators see them.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::partition::Partition;
 use super::partitions::{LeadershipListener, Partitions};
-use crate::coordinator::runtime::{Committed, GROUP_METADATA_TOPIC, Groups, Sink, StateLog};
+use crate::coordinator::runtime::{Committed, Coordinator, CoordinatorShard, Sink, StateLog};
 use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
 use crate::log::Origin;
@@ -18,8 +18,13 @@ use crate::types::{LeaderEpoch, TopicPartition};
 const LOAD_BYTES: usize = 5 << 20;
 
 impl Partitions {
-    fn offsets(&self, partition: i32, epoch: LeaderEpoch) -> Result<Arc<Partition>, Refusal> {
-        let found = self.as_leader(GROUP_METADATA_TOPIC, partition, epoch);
+    fn led(
+        &self,
+        topic: &str,
+        partition: i32,
+        epoch: LeaderEpoch,
+    ) -> Result<Arc<Partition>, Refusal> {
+        let found = self.as_leader(topic, partition, epoch);
         // To the coordinator another epoch means that another leads, or will.
         found.map_err(|_| ErrorCode::NotLeaderOrFollower.into())
     }
@@ -29,11 +34,12 @@ impl Partitions {
 impl StateLog for Partitions {
     async fn load(
         &self,
+        topic: &str,
         partition: i32,
         epoch: LeaderEpoch,
         sink: Sink<'_>,
     ) -> Result<(), Refusal> {
-        let partition = self.offsets(partition, epoch)?;
+        let partition = self.led(topic, partition, epoch)?;
         let end = partition.log.end_offset();
         let mut from = partition.log.start_offset();
         while from < end {
@@ -50,11 +56,12 @@ impl StateLog for Partitions {
 
     fn append(
         &self,
+        topic: &str,
         partition: i32,
         epoch: LeaderEpoch,
         batch: Bytes,
     ) -> Result<Committed, Refusal> {
-        let partition = self.offsets(partition, epoch)?;
+        let partition = self.led(topic, partition, epoch)?;
         let ticket = partition.append(batch, true, epoch, Origin::Coordinator)?;
         if planted!(OffsetsAcknowledgedBeforeCommit) {
             return Ok(Box::pin(async { Ok(()) }));
@@ -77,9 +84,9 @@ async fn wait_for(partition: &Partition, end: i64, epoch: LeaderEpoch) -> Result
     }
 }
 
-impl LeadershipListener for Groups {
+impl<S: CoordinatorShard> LeadershipListener for Coordinator<S> {
     fn on_leadership(&self, gained: &[(TopicPartition, LeaderEpoch)], lost: &[TopicPartition]) {
-        let ours = |id: &&TopicPartition| &*id.topic == GROUP_METADATA_TOPIC;
+        let ours = |id: &&TopicPartition| &*id.topic == S::TOPIC;
         let gained: Vec<_> = gained
             .iter()
             .filter(|(id, _)| ours(&id))
@@ -87,7 +94,7 @@ impl LeadershipListener for Groups {
             .collect();
         let lost: Vec<_> = lost.iter().filter(ours).map(|id| id.partition).collect();
         if !gained.is_empty() || !lost.is_empty() {
-            Groups::on_leadership(self, gained, lost);
+            Self::on_leadership(self, gained, lost);
         }
     }
 }

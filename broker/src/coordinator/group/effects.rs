@@ -9,12 +9,11 @@ use kafka_protocol::messages::{
     OffsetDeleteResponse, SyncGroupResponse,
 };
 
-use super::classic::{Continuation, Slot, Timer};
-use super::records::Record;
+use super::classic::{Slot, Timer};
+use super::shard::Shard;
+use crate::coordinator::runtime;
+pub use crate::coordinator::runtime::Token;
 use crate::error::ErrorCode;
-
-/// Names a request that waits for its answer.
-pub type Token = u64;
 
 /// An answer to any of the group APIs.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,36 +30,11 @@ pub enum Answer {
     Delete(Vec<DeletableGroupResult>),
 }
 
-/// A timer of a group is set, or stopped. Setting a slot again replaces what it held.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TimerChange {
-    Set { slot: Slot, after_ms: i64, timer: Timer },
-    Cancel(Slot),
-}
+/// A timer of a group is set, or stopped.
+pub type TimerChange = runtime::TimerChange<Slot, Timer>;
 
-/// What one step asks for. The runtime carries it out in the order of the fields.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// By group.
-    pub timers: Vec<(String, TimerChange)>,
-    /// Answers that do not wait for anything.
-    pub answers: Vec<(Token, Answer)>,
-    /// To be appended together.
-    pub records: Vec<Record>,
-    /// Whether `records` change the state when they are in the log (offsets, tombstones), or only
-    /// describe a change that the group made, or will make by `then`.
-    pub replay: bool,
-    /// Told to the group once `records` are committed, or could not be.
-    pub then: Option<(String, Continuation)>,
-    /// An answer that waits until all that the coordinator wrote so far is committed.
-    pub after_commit: Option<(Token, Answer)>,
-}
-
-impl Effects {
-    pub fn answer(&mut self, token: Token, answer: Answer) {
-        self.answers.push((token, answer));
-    }
-}
+/// What one step asks for; timers and what follows are by group.
+pub type Effects = runtime::Effects<Shard>;
 
 /// Takes the kind of answer that a call of that kind is given.
 macro_rules! answer_in_kind {

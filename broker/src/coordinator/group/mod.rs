@@ -7,6 +7,7 @@ mod conversation;
 mod describe;
 
 pub mod effects;
+mod hosted;
 pub mod offsets;
 #[cfg(test)]
 mod properties;
@@ -16,16 +17,7 @@ pub mod shard;
 #[cfg(test)]
 mod versions;
 
-/// Which partition of `__consumer_offsets` keeps a group: Java's hash of the name, because every
-/// broker and tool must find the same one.
-pub fn partition_of(group: &str, partitions: i32) -> i32 {
-    let hash = group
-        .encode_utf16()
-        .fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    // Kafka clears the sign where `abs` would leave the smallest number negative.
-    let positive = if hash == i32::MIN { 0 } else { hash.abs() };
-    positive % partitions.max(1)
-}
+pub use super::runtime::partition_of;
 
 #[cfg(test)]
 mod tests {

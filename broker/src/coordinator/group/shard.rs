@@ -22,14 +22,14 @@ use uuid::Uuid;
 use super::call::{Asked, Call};
 use super::classic::{ClassicGroup, Continuation, JoinCall, Step, Timer, append_error};
 use super::effects::{Answer, Effects, Token};
-use super::offsets::{self, Offsets, View, Write};
-use super::records::Record;
+use super::offsets::{self, Offsets, Place, View, Write};
+use super::records::{OffsetCommitKey, OffsetCommitValue, Record};
 use super::settings::GroupSettings;
 use crate::error::ErrorCode;
 use crate::types::Millis;
 
 /// How many deletions one write may carry, so that it fits into a batch.
-pub const MAX_TOMBSTONES: usize = 2_000;
+pub use crate::coordinator::runtime::MAX_SWEPT as MAX_TOMBSTONES;
 
 #[derive(Debug)]
 pub(super) struct Known {
@@ -208,6 +208,28 @@ impl Shard {
         }
     }
 
+    /// Takes in an offset that was read from the log as part of a transaction.
+    pub fn load_in_transaction(
+        &mut self,
+        producer: i64,
+        key: OffsetCommitKey,
+        value: OffsetCommitValue,
+    ) {
+        self.simple_group(&key.group, 0, 0);
+        self.offsets.load_in_transaction(producer, key.into(), value.into());
+    }
+
+    /// Takes in the end of a transaction that was read from the log.
+    pub fn load_end(&mut self, producer: i64, committed: bool) {
+        self.offsets.load_end(producer, committed);
+    }
+
+    /// The next write is the marker that ends a producer's transaction.
+    pub fn end_transaction(&mut self, producer: i64, committed: bool) {
+        self.written += 1;
+        self.offsets.end_transaction(self.written, producer, committed);
+    }
+
     /// All records are in: sessions begin.
     pub fn loaded(&mut self, settings: &GroupSettings, now: Millis) -> Effects {
         let mut effects = Effects::default();
@@ -237,11 +259,12 @@ impl Shard {
             if effects.records.len() >= MAX_TOMBSTONES {
                 break;
             }
-            let mut all_gone = true;
+            let mut all_gone = self.offsets.unstable_of_group(id).next().is_none();
             for (topic, partition, value) in self.offsets.of_group(id, View::Newest) {
                 let unused = group.unused_since(value.commit_timestamp);
                 let expired = unused.is_some_and(|since| value.is_expired(since, now, retention))
-                    && !group.is_subscribed_to(topic);
+                    && !group.is_subscribed_to(topic)
+                    && !self.offsets.is_unstable(id, topic, partition);
                 if expired {
                     effects.records.push(Record::offset(id, topic, partition, None));
                 }
@@ -267,6 +290,19 @@ impl Shard {
                 }
                 if value.topic_id.is_nil() || value.topic_id == *id {
                     effects.records.push(Record::offset(group, topic, partition, None));
+                }
+            }
+            for (place, value) in self.offsets.unstable_of_topic(topic) {
+                if effects.records.len() >= MAX_TOMBSTONES {
+                    break;
+                }
+                if value.topic_id.is_nil() || value.topic_id == *id {
+                    effects.records.push(Record::offset(
+                        &place.group,
+                        topic,
+                        place.partition,
+                        None,
+                    ));
                 }
             }
         }
@@ -296,15 +332,21 @@ impl Shard {
         }
         self.written += 1;
         if effects.replay {
+            let producer = effects.transaction.map(|(id, _)| id);
             for record in effects.records.clone() {
-                self.replay(record);
+                self.replay(record, producer);
             }
         }
     }
 
-    fn replay(&mut self, record: Record) {
+    /// With the producer in whose transaction the record is written.
+    fn replay(&mut self, record: Record, producer: Option<i64>) {
         let write = self.written;
         match record {
+            Record::Offset(key, Some(value)) if let Some(producer) = producer => {
+                self.simple_group(&key.group, write, value.commit_timestamp);
+                self.offsets.put_in_transaction(write, producer, key.into(), value.into());
+            }
             Record::Offset(key, value) => {
                 if let Some(value) = &value {
                     self.simple_group(&key.group, write, value.commit_timestamp);
@@ -438,6 +480,11 @@ impl Shard {
             if let Ok(known) = result {
                 for (topic, partition, _) in self.offsets.of_group(id, View::Newest) {
                     step.effects.records.push(Record::offset(id, topic, partition, None));
+                }
+                for Place { topic, partition, .. } in self.offsets.unstable_of_group(id) {
+                    if self.offsets.get(id, topic, *partition, View::Newest).is_none() {
+                        step.effects.records.push(Record::offset(id, topic, *partition, None));
+                    }
                 }
                 step.effects.records.push(Record::group(id, None));
                 known.group.cancel_timers(step.effects);

@@ -1,12 +1,15 @@
-//! The task that drives all shards of this broker.
+//! The task that drives all shards of one kind on this broker.
 //!
 //! A turn: take what happened (commits, loads, news, timers, calls), let the shards step, append
-//! what they wrote as one batch per partition. Never waits for the log within a turn.
+//! what they wrote as one batch per partition. What is written in a producer's transaction, and the
+//! marker that ends one, is a batch of its own and appended at once: that the log refuses it
+//! concerns nobody else. Never waits for the log within a turn.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -15,20 +18,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::hosted::{Active, Hosted, Waiting};
+use super::effects::{Effects, TimerChange, Token, Write};
+use super::hosted::{Active, Hosted, TransactionEnd, Waiting};
 use super::loader;
+use super::shard::{Context, CoordinatorShard, MAX_SWEPT};
 use super::state_log::StateLog;
 use super::timers::Timers;
-use super::{Board, Event, Leadership, News, Reach};
-use crate::coordinator::group::call::{Asked, Call};
-use crate::coordinator::group::classic::append_error;
-use crate::coordinator::group::effects::{Answer, Effects, TimerChange, Token};
-use crate::coordinator::group::offsets::Write;
-use crate::coordinator::group::settings::GroupSettings;
-use crate::coordinator::group::shard::{MAX_TOMBSTONES, Shard};
+use super::{Board, Event, Leadership, News, Notify, Reach};
+use crate::controller::Image;
 use crate::env::{self, Env};
 use crate::error::{ErrorCode, Refusal};
-use crate::types::{LeaderEpoch, Millis};
+use crate::types::LeaderEpoch;
 
 /// Calls that one turn takes at most: how many may share a batch.
 const CALLS_PER_TURN: usize = 256;
@@ -36,52 +36,61 @@ const CALLS_PER_TURN: usize = 256;
 const ROUNDS: usize = 4;
 
 /// What the log tells us later.
-enum Done {
-    Loaded { partition: i32, epoch: LeaderEpoch, result: Result<Shard, Refusal> },
+enum Done<S> {
+    Loaded { partition: i32, epoch: LeaderEpoch, result: Result<S, Refusal> },
     Committed { partition: i32, epoch: LeaderEpoch, write: Write, result: Result<(), Refusal> },
 }
 
-struct Parked {
-    asked: Asked,
-    reply: oneshot::Sender<Answer>,
+struct Parked<S: CoordinatorShard> {
+    asked: S::Asked,
+    reply: oneshot::Sender<S::Answer>,
 }
 
-pub(super) struct Driver {
-    env: Env,
-    settings: GroupSettings,
-    log: Arc<dyn StateLog>,
+/// What a driver works with.
+pub(super) struct Means<S: CoordinatorShard> {
+    pub env: Env,
+    pub settings: S::Settings,
+    pub log: Arc<dyn StateLog>,
+    pub image: Arc<ArcSwap<Image>>,
+    pub notify: Notify<S>,
+}
+
+pub(super) struct Driver<S: CoordinatorShard> {
+    means: Means<S>,
     board: Arc<Board>,
-    hosted: BTreeMap<i32, Hosted>,
+    hosted: BTreeMap<i32, Hosted<S>>,
     /// Looked up by token only; never iterated.
-    parked: FxHashMap<Token, Parked>,
+    parked: FxHashMap<Token, Parked<S>>,
     next_token: Token,
-    timers: Timers,
-    expire_offsets_at: Instant,
+    timers: Timers<S>,
+    sweep_at: Instant,
     /// When batches on their way are answered as failed, in the order of their appends.
     overdue: VecDeque<(Instant, i32, LeaderEpoch, Write)>,
     /// Partitions with a batch to be appended.
     dirty: BTreeSet<i32>,
-    pending: FuturesUnordered<BoxFuture<'static, Done>>,
+    pending: FuturesUnordered<BoxFuture<'static, Done<S>>>,
 }
 
-impl Driver {
-    pub fn new(
-        env: Env,
-        settings: GroupSettings,
-        log: Arc<dyn StateLog>,
-        board: Arc<Board>,
-    ) -> Self {
-        let expire_offsets_at = env.clock.now() + settings.offsets_retention_check_interval;
+impl<S: CoordinatorShard> Means<S> {
+    /// Lets a shard take a step, now.
+    fn step<T>(&self, step: impl FnOnce(&Context<'_, S>) -> T) -> T {
+        let image = self.image.load();
+        let now = self.env.clock.wall_ms();
+        step(&Context { settings: &self.settings, now, image: &image })
+    }
+}
+
+impl<S: CoordinatorShard> Driver<S> {
+    pub fn new(means: Means<S>, board: Arc<Board>) -> Self {
+        let sweep_at = means.env.clock.now() + S::sweep_interval(&means.settings);
         Self {
-            env,
-            settings,
-            log,
+            means,
             board,
             hosted: BTreeMap::new(),
             parked: FxHashMap::default(),
             next_token: 0,
             timers: Timers::default(),
-            expire_offsets_at,
+            sweep_at,
             overdue: VecDeque::new(),
             dirty: BTreeSet::new(),
             pending: FuturesUnordered::new(),
@@ -89,7 +98,7 @@ impl Driver {
     }
 
     /// Runs until it is told to stop, or nobody can call any more.
-    pub async fn run(mut self, mut calls: mpsc::Receiver<Event>) {
+    pub async fn run(mut self, mut calls: mpsc::Receiver<Event<S>>) {
         let board = self.board.clone();
         loop {
             let due = self.next_due();
@@ -101,7 +110,7 @@ impl Driver {
                         break;
                     }
                 }
-                () = self.env.clock.sleep_until(due) => self.run_timers(),
+                () = self.means.env.clock.sleep_until(due) => self.run_timers(),
                 event = calls.recv() => match event {
                     Some(event) => self.take_calls(event, &mut calls),
                     None => break,
@@ -115,18 +124,14 @@ impl Driver {
         }
     }
 
-    fn now(&self) -> Millis {
-        self.env.clock.wall_ms()
-    }
-
     fn next_due(&self) -> Instant {
         let overdue = self.overdue.front().map(|(at, ..)| *at);
         let timers = self.timers.next_due();
         let next = [overdue, timers].into_iter().flatten().min();
-        next.map_or(self.expire_offsets_at, |next| next.min(self.expire_offsets_at))
+        next.map_or(self.sweep_at, |next| next.min(self.sweep_at))
     }
 
-    fn done(&mut self, done: Done) {
+    fn done(&mut self, done: Done<S>) {
         match done {
             Done::Loaded { partition, epoch, result } => self.loaded(partition, epoch, result),
             Done::Committed { partition, epoch, write, result } => {
@@ -158,7 +163,7 @@ impl Driver {
         // With a new epoch somebody else may have led, and written, in between.
         self.unload(partition);
         self.hosted.insert(partition, Hosted::Loading(epoch));
-        let log = self.log.clone();
+        let log = self.means.log.clone();
         let load = env::spawn(async move { loader::load(&*log, partition, epoch).await });
         self.pending.push(Box::pin(async move {
             let failed = |_| Err(ErrorCode::UnknownServerError.into());
@@ -166,21 +171,21 @@ impl Driver {
         }));
     }
 
-    fn loaded(&mut self, partition: i32, epoch: LeaderEpoch, result: Result<Shard, Refusal>) {
+    fn loaded(&mut self, partition: i32, epoch: LeaderEpoch, result: Result<S, Refusal>) {
         if !matches!(self.hosted.get(&partition), Some(Hosted::Loading(at)) if *at == epoch) {
             return; // Something newer is under way.
         }
+        let what = S::WHAT;
         match result {
             Ok(mut shard) => {
-                let groups = shard.groups().count();
-                tracing::info!(partition, epoch, groups, "groups are loaded");
-                let effects = shard.loaded(&self.settings, self.now());
+                tracing::info!(partition, epoch, "{what} are loaded");
+                let effects = self.means.step(|context| shard.loaded(context));
                 let active = Box::new(Active::new(epoch, shard));
                 self.hosted.insert(partition, Hosted::Active(active));
                 self.perform(partition, effects);
             }
             Err(refusal) => {
-                tracing::warn!(partition, epoch, %refusal, "groups could not be loaded");
+                tracing::warn!(partition, epoch, %refusal, "{what} could not be loaded");
                 self.hosted.insert(partition, Hosted::Failed(epoch));
             }
         }
@@ -191,28 +196,34 @@ impl Driver {
         self.timers.cancel_all(partition);
         self.dirty.remove(&partition);
         let Some(Hosted::Active(mut active)) = self.hosted.remove(&partition) else { return };
-        let effects = active.shard.unload(&self.settings, self.now());
+        let effects = self.means.step(|context| active.shard.unload(context));
         for (token, answer) in effects.answers {
             self.reply(token, answer);
         }
+        for notice in effects.notices {
+            (self.means.notify)(partition, active.epoch, notice);
+        }
         for waiting in active.take_waiting_from(0) {
-            if let Waiting::Answer(token, _) = waiting {
-                self.refuse(token, ErrorCode::NotCoordinator);
+            match waiting {
+                Waiting::Answer(token, _) => self.refuse(token, ErrorCode::NotCoordinator),
+                Waiting::Marker(reply) => {
+                    let _ = reply.send(Err(ErrorCode::NotCoordinator));
+                }
+                Waiting::Shard(..) => {}
             }
         }
     }
 
     fn forget_topics(&mut self, topics: &[(String, Uuid)]) {
-        self.step_all(|shard, _, _| shard.topics_deleted(topics));
+        self.step_all(|shard, context| shard.topics_deleted(topics, context));
     }
 
     /// Lets all shards write tombstones until they have no more.
-    fn step_all(&mut self, step: impl Fn(&mut Shard, &GroupSettings, Millis) -> Effects) {
-        let now = self.now();
+    fn step_all(&mut self, step: impl Fn(&mut S, &Context<'_, S>) -> Effects<S>) {
         for partition in self.hosted.keys().copied().collect::<Vec<_>>() {
             while let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) {
-                let effects = step(&mut active.shard, &self.settings, now);
-                let more = effects.records.len() >= MAX_TOMBSTONES;
+                let effects = self.means.step(|context| step(&mut active.shard, context));
+                let more = effects.records.len() >= MAX_SWEPT;
                 self.perform(partition, effects);
                 if !more {
                     break;
@@ -222,11 +233,10 @@ impl Driver {
     }
 
     fn run_timers(&mut self) {
-        let now = self.env.clock.now();
-        while let Some((partition, group, timer)) = self.timers.pop(now) {
-            let wall = self.now();
+        let now = self.means.env.clock.now();
+        while let Some((partition, key, timer)) = self.timers.pop(now) {
             if let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) {
-                let effects = active.shard.expire(&group, timer, &self.settings, wall);
+                let effects = self.means.step(|context| active.shard.expire(&key, timer, context));
                 self.perform(partition, effects);
             }
         }
@@ -235,98 +245,140 @@ impl Driver {
         {
             self.settle(partition, epoch, write, Err(ErrorCode::RequestTimedOut));
         }
-        if self.expire_offsets_at <= now {
-            self.expire_offsets_at = now + self.settings.offsets_retention_check_interval;
-            self.step_all(Shard::expire_offsets);
+        if self.sweep_at <= now {
+            self.sweep_at = now + S::sweep_interval(&self.means.settings);
+            self.step_all(S::sweep);
         }
     }
 
-    fn take_calls(&mut self, first: Event, calls: &mut mpsc::Receiver<Event>) {
-        self.take_call(first);
+    fn take_calls(&mut self, first: Event<S>, calls: &mut mpsc::Receiver<Event<S>>) {
+        self.take_event(first);
         for _ in 1..CALLS_PER_TURN {
             match calls.try_recv() {
-                Ok(event) => self.take_call(event),
+                Ok(event) => self.take_event(event),
                 Err(_) => break,
             }
         }
     }
 
-    fn take_call(&mut self, event: Event) {
-        let Event { reach, call, reply } = event;
-        let asked = call.asked();
-        match reach {
-            Reach::All => {
+    fn take_event(&mut self, event: Event<S>) {
+        match event {
+            Event::Call { reach: Reach::All, call, reply } => {
                 // Whoever asked may have gone; nobody else would miss the answer.
-                let _ = reply.send(self.list(call));
+                let _ = reply.send(self.ask_all(&call));
             }
-            Reach::Partition(partition) => match self.hosted.get_mut(&partition) {
-                Some(Hosted::Active(active)) => {
-                    let token = self.next_token;
-                    self.next_token += 1;
-                    let now = self.env.clock.wall_ms();
-                    let call = call.with_token(token);
-                    let effects = active.shard.handle(token, call, &asked, &self.settings, now);
-                    self.parked.insert(token, Parked { asked, reply });
-                    self.perform(partition, effects);
-                }
-                Some(Hosted::Loading(_)) => {
-                    let _ = reply.send(asked.refuse(ErrorCode::CoordinatorLoadInProgress));
-                }
-                Some(Hosted::Failed(_)) | None => {
-                    let _ = reply.send(asked.refuse(ErrorCode::NotCoordinator));
-                }
-            },
+            Event::Call { reach: Reach::Partition(partition), call, reply } => {
+                self.take_call(partition, call, reply);
+            }
+            Event::Marker { partition, end, reply } => self.take_marker(partition, end, reply),
         }
     }
 
-    /// All groups of this broker, or why they cannot all be told.
-    fn list(&mut self, call: Call) -> Answer {
-        let Call::List { states, types } = call else {
-            return call.asked().refuse(ErrorCode::InvalidRequest);
-        };
-        let mut groups = Vec::new();
-        for hosted in self.hosted.values() {
-            match hosted {
-                Hosted::Active(active) => groups.extend(active.shard.list(&states, &types)),
-                Hosted::Loading(_) => {
-                    return Answer::List(Err(ErrorCode::CoordinatorLoadInProgress));
-                }
-                Hosted::Failed(_) => {}
+    fn take_call(&mut self, partition: i32, call: S::Call, reply: oneshot::Sender<S::Answer>) {
+        let asked = S::asked(&call);
+        let active = match Self::active(&mut self.hosted, partition) {
+            Ok(active) => active,
+            Err(code) => {
+                let _ = reply.send(S::refuse(&asked, code));
+                return;
             }
+        };
+        let token = self.next_token;
+        self.next_token += 1;
+        let effects = self.means.step(|context| active.shard.handle(token, call, &asked, context));
+        self.parked.insert(token, Parked { asked, reply });
+        self.perform(partition, effects);
+    }
+
+    /// A transaction ends: the marker takes its place among the writes.
+    fn take_marker(
+        &mut self,
+        partition: i32,
+        end: TransactionEnd,
+        reply: oneshot::Sender<Result<(), ErrorCode>>,
+    ) {
+        let now = self.means.env.clock.wall_ms();
+        let active = match Self::active(&mut self.hosted, partition) {
+            Ok(active) => active,
+            Err(code) => {
+                let _ = reply.send(Err(code));
+                return;
+            }
+        };
+        active.shard.end_transaction(end.producer_id, end.committed);
+        active.collect_marker(end, now);
+        // It was written just now: it waits.
+        active.wait(Waiting::Marker(reply));
+        self.append(partition);
+    }
+
+    /// The shard that serves a partition, or why none does.
+    fn active(
+        hosted: &mut BTreeMap<i32, Hosted<S>>,
+        partition: i32,
+    ) -> Result<&mut Active<S>, ErrorCode> {
+        match hosted.get_mut(&partition) {
+            Some(Hosted::Active(active)) => Ok(active),
+            Some(Hosted::Loading(_)) => Err(ErrorCode::CoordinatorLoadInProgress),
+            Some(Hosted::Failed(_)) | None => Err(ErrorCode::NotCoordinator),
         }
-        Answer::List(Ok(groups))
+    }
+
+    /// Asks all shards of this broker, unless one of them is not there yet.
+    fn ask_all(&self, call: &S::Call) -> S::Answer {
+        if self.hosted.values().any(|hosted| matches!(hosted, Hosted::Loading(_))) {
+            return S::refuse(&S::asked(call), ErrorCode::CoordinatorLoadInProgress);
+        }
+        let mut shards = self.hosted.values().filter_map(|hosted| match hosted {
+            Hosted::Active(active) => Some(&active.shard),
+            Hosted::Loading(_) | Hosted::Failed(_) => None,
+        });
+        self.means.step(|context| S::handle_all(call, &mut shards, context))
     }
 
     /// Carries out what a step of a shard asks for.
-    fn perform(&mut self, partition: i32, effects: Effects) {
-        let Effects { timers, answers, records, then, after_commit, replay: _ } = effects;
-        for (group, change) in timers {
+    fn perform(&mut self, partition: i32, effects: Effects<S>) {
+        let Effects {
+            timers,
+            answers,
+            notices,
+            records,
+            transaction,
+            then,
+            after_commit,
+            replay: _,
+        } = effects;
+        for (key, change) in timers {
             match change {
                 TimerChange::Set { slot, after_ms, timer } => {
                     let after = Duration::from_millis(after_ms.max(0) as u64);
-                    self.timers.set(partition, group, slot, self.env.clock.now() + after, timer);
+                    let at = self.means.env.clock.now() + after;
+                    self.timers.set((partition, key, slot), at, timer);
                 }
-                TimerChange::Cancel(slot) => self.timers.cancel(partition, group, slot),
+                TimerChange::Cancel(slot) => self.timers.cancel(&(partition, key, slot)),
             }
         }
         for (token, answer) in answers {
             self.reply(token, answer);
         }
-        let now = self.now();
+        let now = self.means.env.clock.wall_ms();
         let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) else { return };
+        for notice in notices {
+            (self.means.notify)(partition, active.epoch, notice);
+        }
         if !records.is_empty() {
-            active.collect(&records, now);
+            active.collect(&records, transaction, now);
             self.dirty.insert(partition);
         }
-        let then = then.map(|(group, then)| Waiting::Group(group, then));
+        let then = then.map(|(key, then)| Waiting::Shard(key, then));
         let answer = after_commit.map(|(token, answer)| Waiting::Answer(token, answer));
         let ready: Vec<_> =
             [then, answer].into_iter().flatten().filter_map(|it| active.wait(it)).collect();
-        let full = active.is_batch_full();
+        let at_once = transaction.is_some() || active.is_batch_full();
         for waiting in ready {
             self.go_on(partition, waiting, Ok(()));
         }
-        if full {
+        if at_once {
             self.append(partition);
         }
     }
@@ -343,27 +395,34 @@ impl Driver {
         }
     }
 
+    /// Appends what was collected for a partition, batch by batch, until one is refused.
     fn append(&mut self, partition: i32) {
         self.dirty.remove(&partition);
-        let now = self.now();
-        let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) else { return };
-        let epoch = active.epoch;
-        let Some((first, write, batch)) = active.take_batch() else { return };
-        match self.log.append(partition, epoch, batch) {
-            Ok(committed) => {
-                let deadline = self.env.clock.now() + self.settings.offsets_commit_timeout;
-                self.overdue.push_back((deadline, partition, epoch, write));
-                self.pending.push(Box::pin(async move {
-                    Done::Committed { partition, epoch, write, result: committed.await }
-                }));
-            }
-            Err(refusal) => {
-                tracing::debug!(partition, %refusal, "a batch of group records is refused");
-                let waiting = active.take_waiting_from(first);
-                let effects = active.shard.take_back(first, refusal.code, &self.settings, now);
-                self.perform(partition, effects);
-                for waiting in waiting {
-                    self.go_on(partition, waiting, Err(refusal.code));
+        while let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) {
+            let epoch = active.epoch;
+            let Some((first, write, batch)) = active.take_batch() else { return };
+            match self.means.log.append(S::TOPIC, partition, epoch, batch) {
+                Ok(committed) => {
+                    let timeout = S::commit_timeout(&self.means.settings);
+                    let deadline = self.means.env.clock.now() + timeout;
+                    self.overdue.push_back((deadline, partition, epoch, write));
+                    self.pending.push(Box::pin(async move {
+                        Done::Committed { partition, epoch, write, result: committed.await }
+                    }));
+                }
+                Err(refusal) => {
+                    let topic = S::TOPIC;
+                    tracing::debug!(topic, partition, %refusal, "a batch is refused");
+                    active.drop_batches();
+                    let waiting = active.take_waiting_from(first);
+                    let code = refusal.code;
+                    let effects =
+                        self.means.step(|context| active.shard.take_back(first, code, context));
+                    self.perform(partition, effects);
+                    for waiting in waiting {
+                        self.go_on(partition, waiting, Err(code));
+                    }
+                    return;
                 }
             }
         }
@@ -393,7 +452,8 @@ impl Driver {
             }
             Err(refusal) => {
                 // What the log holds now is unknown: read it again, if it is still ours.
-                tracing::info!(partition, epoch, %refusal, "group records are not committed");
+                let topic = S::TOPIC;
+                tracing::info!(topic, partition, epoch, %refusal, "records are not committed");
                 self.unload(partition);
                 self.begin_load(partition, epoch);
             }
@@ -417,21 +477,25 @@ impl Driver {
         }
     }
 
-    fn go_on(&mut self, partition: i32, waiting: Waiting, result: Result<(), ErrorCode>) {
+    fn go_on(&mut self, partition: i32, waiting: Waiting<S>, result: Result<(), ErrorCode>) {
         match (waiting, result) {
             (Waiting::Answer(token, answer), Ok(())) => self.reply(token, answer),
-            (Waiting::Answer(token, _), Err(code)) => self.refuse(token, append_error(code)),
-            (Waiting::Group(group, then), result) => {
-                let now = self.now();
+            (Waiting::Answer(token, _), Err(code)) => self.refuse(token, S::append_error(code)),
+            (Waiting::Shard(key, then), result) => {
                 if let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) {
-                    let effects = active.shard.stored(&group, then, result, &self.settings, now);
+                    let effects =
+                        self.means.step(|context| active.shard.stored(&key, then, result, context));
                     self.perform(partition, effects);
                 }
+            }
+            (Waiting::Marker(reply), result) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(result);
             }
         }
     }
 
-    fn reply(&mut self, token: Token, answer: Answer) {
+    fn reply(&mut self, token: Token, answer: S::Answer) {
         if let Some(parked) = self.parked.remove(&token) {
             // Whoever asked may have gone.
             let _ = parked.reply.send(answer);
@@ -440,7 +504,7 @@ impl Driver {
 
     fn refuse(&mut self, token: Token, code: ErrorCode) {
         if let Some(parked) = self.parked.remove(&token) {
-            let _ = parked.reply.send(parked.asked.refuse(code));
+            let _ = parked.reply.send(S::refuse(&parked.asked, code));
         }
     }
 }

@@ -1,21 +1,26 @@
 //! Runs the coordinator shards of this broker: calls → records → log → answers.
 //!
-//! One task drives the shards of all partitions that this broker leads; only loading a partition
-//! has a task of its own. What calls, timers and news of commits bring about within one turn is
+//! What a shard is says [`CoordinatorShard`]: groups are one kind, of `__consumer_offsets`. For
+//! each kind, one task drives the shards of all partitions that this broker leads; only loading a
+//! partition has a task of its own. What calls, timers and news of commits bring about within one turn is
 //! appended as one batch per partition. An answer that rests on records leaves when these are
 //! committed.
 //!
-//! - While a partition is loaded, its groups are answered COORDINATOR_LOAD_IN_PROGRESS, and
+//! - While a partition is loaded, its calls are answered COORDINATOR_LOAD_IN_PROGRESS, and
 //!   NOT_COORDINATOR when another broker leads it.
 //! - An append that is refused is undone, and who asked for it is told why. A commit that takes
-//!   longer than `offsets.commit.timeout.ms` is answered as failed but stays in the log, and counts
-//!   once it is committed.
+//!   longer than the shard's time-out (`offsets.commit.timeout.ms` for groups) is answered as
+//!   failed but stays in the log, and counts once it is committed.
+//! - Records of a producer's transaction and the marker that ends it go through the same queue and
+//!   the same log as everything else: a shard sees the end where the log has it.
 //! - The queue of calls is bounded ([`MAX_CALLS`]); when it is full, connections wait. News of
 //!   leadership never waits and is merged per partition.
 
 mod driver;
+mod effects;
 mod hosted;
 mod loader;
+mod shard;
 mod state_log;
 #[cfg(test)]
 mod tests;
@@ -28,27 +33,44 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+pub use effects::{Effects, TimerChange, Token, Write};
+pub use hosted::TransactionEnd;
+pub use shard::{Context, CoordinatorShard, MAX_SWEPT};
 pub use state_log::{Committed, Sink, StateLog};
 
-use super::group::call::Call;
-use super::group::effects::Answer;
-use super::group::partition_of;
-use super::group::settings::GroupSettings;
 use super::topic::Maker;
 use crate::controller::{Delta, Image, Listener};
 use crate::env::{self, Env};
 use crate::error::ErrorCode;
 use crate::types::LeaderEpoch;
-use driver::Driver;
+use driver::{Driver, Means};
 
 /// The internal topic of groups.
 pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
 
+/// The group coordinator of this broker.
+pub type Groups = Coordinator<super::group::shard::Shard>;
+
 /// How many calls may wait for the task that serves them.
 pub const MAX_CALLS: usize = 4_096;
+
+/// Takes what shards ask of the world outside: the partition, its leader epoch, and the notice.
+/// Must not block.
+pub type Notify<S> = Box<dyn Fn(i32, LeaderEpoch, <S as CoordinatorShard>::Notice) + Send + Sync>;
+
+/// Which partition of an internal topic keeps a key: Java's hash of it, because every broker and
+/// tool must find the same one.
+pub fn partition_of(key: &str, partitions: i32) -> i32 {
+    let hash = key
+        .encode_utf16()
+        .fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    // Kafka clears the sign where `abs` would leave the smallest number negative.
+    let positive = if hash == i32::MIN { 0 } else { hash.abs() };
+    positive % partitions.max(1)
+}
 
 /// What this broker is to a partition, as of the newest image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,27 +90,26 @@ struct News {
 #[derive(Default)]
 struct Board {
     news: Mutex<News>,
-    changed: Notify,
+    changed: tokio::sync::Notify,
 }
 
-/// Which groups a call concerns.
+/// Which shards a call concerns.
 #[derive(Debug)]
 enum Reach {
     Partition(i32),
-    /// ListGroups: all that this broker leads.
+    /// All that this broker leads, as for ListGroups.
     All,
 }
 
-struct Event {
-    reach: Reach,
-    call: Call,
-    reply: oneshot::Sender<Answer>,
+enum Event<S: CoordinatorShard> {
+    Call { reach: Reach, call: S::Call, reply: oneshot::Sender<S::Answer> },
+    Marker { partition: i32, end: TransactionEnd, reply: oneshot::Sender<Result<(), ErrorCode>> },
 }
 
 /// Only deleted topics matter here; leadership comes from the partitions, once they have taken
 /// their roles.
 #[async_trait]
-impl Listener for Groups {
+impl<S: CoordinatorShard> Listener for Coordinator<S> {
     async fn on_image(&self, _: &Arc<Image>, _: &Arc<Image>, delta: &Delta) {
         if !delta.deleted.is_empty() {
             let topics = delta.deleted.iter().map(|(name, id)| (name.to_string(), *id));
@@ -97,33 +118,39 @@ impl Listener for Groups {
     }
 }
 
-/// The group coordinator of this broker. `Arc`, shared by all connections.
-pub struct Groups {
-    pub settings: GroupSettings,
+/// A coordinator of this broker. `Arc`, shared by all connections.
+pub struct Coordinator<S: CoordinatorShard> {
+    pub settings: S::Settings,
     pub topic: Maker,
     image: Arc<ArcSwap<Image>>,
-    calls: mpsc::Sender<Event>,
+    calls: mpsc::Sender<Event<S>>,
     board: Arc<Board>,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
-impl Groups {
-    /// Starts without any partition; [`Groups::on_leadership`] brings them.
-    pub fn start(
-        env: Env,
-        settings: GroupSettings,
-        log: Arc<dyn StateLog>,
-        image: Arc<ArcSwap<Image>>,
-        topic: Maker,
-    ) -> Arc<Self> {
+/// What a coordinator starts with.
+pub struct Start<S: CoordinatorShard> {
+    pub env: Env,
+    pub settings: S::Settings,
+    pub log: Arc<dyn StateLog>,
+    pub image: Arc<ArcSwap<Image>>,
+    pub topic: Maker,
+    pub notify: Notify<S>,
+}
+
+impl<S: CoordinatorShard> Coordinator<S> {
+    /// Starts without any partition; [`Coordinator::on_leadership`] brings them.
+    pub fn start(start: Start<S>) -> Arc<Self> {
+        let Start { env, settings, log, image, topic, notify } = start;
         let (calls, events) = mpsc::channel(MAX_CALLS);
         let board = Arc::new(Board::default());
-        let driver = Driver::new(env, settings.clone(), log, board.clone());
+        let means = Means { env, settings: settings.clone(), log, image: image.clone(), notify };
+        let driver = Driver::new(means, board.clone());
         let task = Mutex::new(Some(env::spawn(driver.run(events))));
         Arc::new(Self { settings, topic, image, calls, board, task })
     }
 
-    /// This broker begins to lead, or no longer leads, partitions of `__consumer_offsets`. Returns
+    /// This broker begins to lead, or no longer leads, partitions of the internal topic. Returns
     /// at once; loading goes on behind.
     pub fn on_leadership(&self, gained: Vec<(i32, LeaderEpoch)>, lost: Vec<i32>) {
         let mut news = self.board.news.lock();
@@ -152,50 +179,79 @@ impl Groups {
         }
     }
 
-    /// Where a group is kept; `None` before `__consumer_offsets` exists.
-    pub fn partition_of(&self, group: &str) -> Option<i32> {
+    /// Where a key is kept; `None` before the internal topic exists.
+    pub fn partition_of(&self, key: &str) -> Option<i32> {
         let image = self.image.load();
-        let topic = image.topic(GROUP_METADATA_TOPIC)?;
-        Some(partition_of(group, topic.partitions.len() as i32))
+        let topic = image.topic(S::TOPIC)?;
+        Some(partition_of(key, topic.partitions.len() as i32))
     }
 
-    /// Hands a call about `group` over. When this returns, the call has its place before all later
+    /// Hands a call about `key` over. When this returns, the call has its place before all later
     /// ones; the future that it returns is the answer.
     pub async fn call(
         &self,
-        group: &str,
-        call: Call,
-    ) -> impl Future<Output = Answer> + Send + use<> {
-        let reach = self.partition_of(group).map(Reach::Partition);
+        key: &str,
+        call: S::Call,
+    ) -> impl Future<Output = S::Answer> + Send + use<S> {
+        let reach = self.partition_of(key).map(Reach::Partition);
         self.enqueue(reach, call).await
     }
 
-    /// As [`Groups::call`], about all groups of this broker.
-    pub async fn call_all(&self, call: Call) -> Answer {
+    /// As [`Coordinator::call`], about what one partition keeps.
+    pub async fn call_partition(
+        &self,
+        partition: i32,
+        call: S::Call,
+    ) -> impl Future<Output = S::Answer> + Send + use<S> {
+        self.enqueue(Some(Reach::Partition(partition)), call).await
+    }
+
+    /// As [`Coordinator::call`], about all that this broker keeps.
+    pub async fn call_all(&self, call: S::Call) -> S::Answer {
         self.enqueue(Some(Reach::All), call).await.await
+    }
+
+    /// Appends the marker that ends a producer's transaction on a partition of the internal topic,
+    /// and lets the shard know, in the same order as everything else. When this returns, the
+    /// marker has its place; the future that it returns resolves once it is committed, or says
+    /// why it will not be: COORDINATOR_LOAD_IN_PROGRESS and NOT_COORDINATOR when no shard serves
+    /// the partition here, else as the log refuses.
+    pub async fn end_transaction(
+        &self,
+        partition: i32,
+        end: TransactionEnd,
+    ) -> impl Future<Output = Result<(), ErrorCode>> + Send + use<S> {
+        let (reply, ended) = oneshot::channel();
+        let sent = self.calls.send(Event::Marker { partition, end, reply }).await.is_ok();
+        async move {
+            match sent {
+                true => ended.await.unwrap_or(Err(ErrorCode::NotCoordinator)),
+                false => Err(ErrorCode::NotCoordinator),
+            }
+        }
     }
 
     async fn enqueue(
         &self,
         reach: Option<Reach>,
-        call: Call,
-    ) -> impl Future<Output = Answer> + Send + use<> {
-        let asked = call.asked();
+        call: S::Call,
+    ) -> impl Future<Output = S::Answer> + Send + use<S> {
+        let asked = S::asked(&call);
         let waits = match reach {
             None => Err(ErrorCode::NotCoordinator),
             Some(reach) => {
                 let (reply, answer) = oneshot::channel();
-                let sent = self.calls.send(Event { reach, call, reply }).await;
+                let sent = self.calls.send(Event::Call { reach, call, reply }).await;
                 sent.map(|()| answer).map_err(|_| ErrorCode::CoordinatorNotAvailable)
             }
         };
         async move {
             match waits {
                 Ok(answer) => {
-                    let gone = |_| asked.refuse(ErrorCode::CoordinatorNotAvailable);
-                    answer.await.unwrap_or_else(gone)
+                    let answer = answer.await;
+                    answer.unwrap_or_else(|_| S::refuse(&asked, ErrorCode::CoordinatorNotAvailable))
                 }
-                Err(code) => asked.refuse(code),
+                Err(code) => S::refuse(&asked, code),
             }
         }
     }

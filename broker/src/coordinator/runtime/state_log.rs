@@ -1,4 +1,4 @@
-//! The log of `__consumer_offsets`, as the coordinator needs it.
+//! The logs of internal topics, as coordinators need them.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,14 +21,20 @@ pub trait StateLog: Send + Sync + 'static {
     /// Reads the partition from its log start offset to the log end offset that it had at the
     /// call, and returns once all of that is committed. Refuses when this broker does not lead it
     /// in `epoch`.
-    async fn load(&self, partition: i32, epoch: LeaderEpoch, sink: Sink<'_>)
-    -> Result<(), Refusal>;
+    async fn load(
+        &self,
+        topic: &str,
+        partition: i32,
+        epoch: LeaderEpoch,
+        sink: Sink<'_>,
+    ) -> Result<(), Refusal>;
 
     /// Puts one batch at the end of the partition's log, or refuses it and changes nothing:
     /// NOT_LEADER_OR_FOLLOWER when this broker does not lead it in `epoch`, NOT_ENOUGH_REPLICAS
     /// below `min.insync.replicas`, MESSAGE_TOO_LARGE, KAFKA_STORAGE_ERROR. Does not wait.
     fn append(
         &self,
+        topic: &str,
         partition: i32,
         epoch: LeaderEpoch,
         batch: Bytes,

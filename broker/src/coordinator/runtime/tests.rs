@@ -16,7 +16,7 @@ use kafka_protocol::protocol::StrBytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Committed, GROUP_METADATA_TOPIC, Groups, Sink, StateLog};
+use super::{Committed, GROUP_METADATA_TOPIC, Groups, Sink, Start, StateLog, TransactionEnd};
 use crate::controller::image::Image;
 use crate::controller::replay::Delta;
 use crate::coordinator::group::call::Call;
@@ -55,14 +55,26 @@ impl Memory {
 
 #[async_trait]
 impl StateLog for Memory {
-    async fn load(&self, partition: i32, _: LeaderEpoch, sink: Sink<'_>) -> Result<(), Refusal> {
+    async fn load(
+        &self,
+        _: &str,
+        partition: i32,
+        _: LeaderEpoch,
+        sink: Sink<'_>,
+    ) -> Result<(), Refusal> {
         let _ = self.loading.subscribe().wait_for(|loading| !loading).await;
         let batches = self.batches.lock().get(&partition).cloned().unwrap_or_default();
         batches.into_iter().for_each(sink);
         Ok(())
     }
 
-    fn append(&self, partition: i32, _: LeaderEpoch, batch: Bytes) -> Result<Committed, Refusal> {
+    fn append(
+        &self,
+        _: &str,
+        partition: i32,
+        _: LeaderEpoch,
+        batch: Bytes,
+    ) -> Result<Committed, Refusal> {
         if let Some(code) = *self.refuse.lock() {
             return Err(code.into());
         }
@@ -117,7 +129,14 @@ fn start(log: &Arc<Memory>) -> Arc<Groups> {
 fn start_with(log: &Arc<Memory>, settings: GroupSettings) -> Arc<Groups> {
     let topic = OffsetsTopic { partitions: 1, replication_factor: 1, segment_bytes: 1 << 20 };
     let maker = Maker::new(topic, Arc::new(NoTopics));
-    Groups::start(real::env(), settings, log.clone(), image(), maker)
+    Groups::start(Start {
+        env: real::env(),
+        settings,
+        log: log.clone(),
+        image: image(),
+        topic: maker,
+        notify: Box::new(|_, _, notice| match notice {}),
+    })
 }
 
 /// Leads the one partition, and waits until it is loaded.
@@ -291,6 +310,32 @@ async fn offsets_of_a_transaction_count_from_its_commit_and_unless_written_over(
     let answer = answer_in_kind!(groups.call("g", call).await.await, OffsetFetch);
     let found = answer.topics.iter().map(|it| (&**it.name, it.partitions[0].committed_offset));
     assert_eq!(found.collect::<Vec<_>>(), [("committed", 1), ("over", 9)]);
+}
+
+#[tokio::test]
+async fn a_marker_that_is_appended_here_ends_a_transaction_that_was_open_at_the_load() {
+    let log = Memory::new();
+    let mut builder = BatchBuilder::new().producer(7, 0, 0).transactional();
+    let value = OffsetCommitValue { offset: 5, ..OffsetCommitValue::default() };
+    let (key, value) = GroupRecord::offset("g", "t", 0, Some(value)).encode().unwrap();
+    builder.push(0, Some(&key), value.as_deref());
+    log.batches.lock().entry(0).or_default().push(builder.build());
+    let groups = start(&log);
+    let end =
+        TransactionEnd { producer_id: 7, producer_epoch: 1, coordinator_epoch: 3, committed: true };
+    let nobody_leads = groups.end_transaction(0, end).await.await;
+    assert_eq!(nobody_leads, Err(ErrorCode::NotCoordinator));
+    lead(&groups, 1).await;
+    assert_eq!(fetch(&groups).await, Ok(None));
+    *log.refuse.lock() = Some(ErrorCode::InvalidProducerEpoch);
+    assert_eq!(groups.end_transaction(0, end).await.await, Err(ErrorCode::InvalidProducerEpoch));
+    *log.refuse.lock() = None;
+    assert_eq!(groups.end_transaction(0, end).await.await, Ok(()));
+    assert_eq!(fetch(&groups).await, Ok(Some(5)));
+    let batches = log.batches.lock()[&0].clone();
+    let batch = Batches::new(&batches[1]).next().unwrap().unwrap();
+    assert!(batch.is_control() && batch.is_transactional());
+    assert_eq!((batch.producer_id(), batch.producer_epoch()), (7, 1));
 }
 
 #[tokio::test]

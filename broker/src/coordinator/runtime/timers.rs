@@ -1,49 +1,49 @@
-//! The timers of all groups of this broker: one map by time, whatever their number.
+//! The timers of all shards of this broker: one map by time, whatever their number.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::coordinator::group::classic::{Slot, Timer};
+use super::shard::CoordinatorShard;
 
 type Due = (Instant, u64);
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    partition: i32,
-    group: String,
-    slot: Slot,
-}
+/// A partition, whose the timer is within it, and which of its timers.
+type At<S> = (i32, <S as CoordinatorShard>::Key, <S as CoordinatorShard>::Slot);
 
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    by_time: BTreeMap<Due, (Key, Timer)>,
-    by_key: BTreeMap<Key, Due>,
+pub(super) struct Timers<S: CoordinatorShard> {
+    by_time: BTreeMap<Due, (At<S>, S::Timer)>,
+    by_place: BTreeMap<At<S>, Due>,
     /// Tells timers of the same instant apart, in the order in which they were set.
     next: u64,
 }
 
-impl Timers {
+impl<S: CoordinatorShard> Default for Timers<S> {
+    fn default() -> Self {
+        Self { by_time: BTreeMap::new(), by_place: BTreeMap::new(), next: 0 }
+    }
+}
+
+impl<S: CoordinatorShard> Timers<S> {
     /// Sets a slot, in place of what it held.
-    pub fn set(&mut self, partition: i32, group: String, slot: Slot, at: Instant, timer: Timer) {
-        let key = Key { partition, group, slot };
+    pub fn set(&mut self, place: At<S>, at: Instant, timer: S::Timer) {
         let due = (at, self.next);
         self.next += 1;
-        if let Some(before) = self.by_key.insert(key.clone(), due) {
+        if let Some(before) = self.by_place.insert(place.clone(), due) {
             self.by_time.remove(&before);
         }
-        self.by_time.insert(due, (key, timer));
+        self.by_time.insert(due, (place, timer));
     }
 
-    pub fn cancel(&mut self, partition: i32, group: String, slot: Slot) {
-        if let Some(due) = self.by_key.remove(&Key { partition, group, slot }) {
+    pub fn cancel(&mut self, place: &At<S>) {
+        if let Some(due) = self.by_place.remove(place) {
             self.by_time.remove(&due);
         }
     }
 
     pub fn cancel_all(&mut self, partition: i32) {
-        self.by_key.retain(|key, due| {
-            let keep = key.partition != partition;
+        self.by_place.retain(|place, due| {
+            let keep = place.0 != partition;
             if !keep {
                 self.by_time.remove(due);
             }
@@ -56,10 +56,10 @@ impl Timers {
     }
 
     /// Takes the first timer that has run out by `now`.
-    pub fn pop(&mut self, now: Instant) -> Option<(i32, String, Timer)> {
+    pub fn pop(&mut self, now: Instant) -> Option<(i32, S::Key, S::Timer)> {
         let first = self.by_time.first_entry().filter(|entry| entry.key().0 <= now)?;
-        let (key, timer) = first.remove();
-        self.by_key.remove(&key);
-        Some((key.partition, key.group, timer))
+        let (place, timer) = first.remove();
+        self.by_place.remove(&place);
+        Some((place.0, place.1, timer))
     }
 }

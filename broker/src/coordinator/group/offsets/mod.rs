@@ -6,21 +6,21 @@
 //! Invariants: writes are numbered upwards; a value is visible to readers only once its write is
 //! committed; a write that is taken back leaves no trace.
 //!
-//! Deliberately absent: offsets of open transactions. Those that were in progress when a partition
-//! was loaded are dropped by the loader with a warning.
+//! Offsets of open transactions are kept apart ([`open`]) until the transaction ends: no reader sees
+//! them, and one that wants stable offsets is told that there are some.
 
+mod open;
 mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 
-use super::records::OffsetCommitValue;
+use super::records::{OffsetCommitKey, OffsetCommitValue};
+pub use crate::coordinator::runtime::Write;
 use crate::types::{Millis, Offset};
+use open::Open;
 pub use requests::{commit, delete, fetch};
-
-/// Numbers the writes of one coordinator shard, upwards.
-pub type Write = u64;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Committed {
@@ -57,9 +57,17 @@ impl From<OffsetCommitValue> for Committed {
     }
 }
 
+impl From<OffsetCommitKey> for Place {
+    fn from(OffsetCommitKey { group, topic, partition }: OffsetCommitKey) -> Self {
+        Self { group, topic, partition }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     committed: Option<Committed>,
+    /// The write that `committed` is of; 0 when it was loaded.
+    since: Write,
     /// On their way, in order.
     pending: VecDeque<(Write, Option<Committed>)>,
 }
@@ -70,6 +78,11 @@ impl Entry {
             Some((_, value)) => value.as_ref(),
             None => self.committed.as_ref(),
         }
+    }
+
+    /// The write that the newest value is of.
+    fn newest_write(&self) -> Write {
+        self.pending.back().map_or(self.since, |(write, _)| *write)
     }
 
     fn is_gone(&self) -> bool {
@@ -86,16 +99,23 @@ pub enum View {
 
 type Partitions = BTreeMap<i32, Entry>;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    group: String,
-    topic: String,
-    partition: i32,
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub group: String,
+    pub topic: String,
+    pub partition: i32,
+}
+
+impl Place {
+    fn new(group: &str, topic: &str, partition: i32) -> Self {
+        Self { group: group.to_owned(), topic: topic.to_owned(), partition }
+    }
 }
 
 #[derive(Debug, Default)]
 pub struct Offsets {
     groups: BTreeMap<String, BTreeMap<String, Partitions>>,
+    open: Open,
     /// Where values are pending, in the order of their writes.
     writing: VecDeque<(Write, Place)>,
 }
@@ -110,27 +130,89 @@ impl Offsets {
         partition: i32,
         value: Option<Committed>,
     ) {
+        let place = Place::new(group, topic, partition);
+        if value.is_none() {
+            self.open.clear(write, &place);
+        }
         let entry = self.entry(group, topic, partition);
         entry.pending.push_back((write, value));
-        let (group, topic) = (group.to_owned(), topic.to_owned());
-        self.writing.push_back((write, Place { group, topic, partition }));
+        self.writing.push_back((write, place));
     }
 
-    /// Puts what was read from the log.
+    /// Puts a value that `write` adds to the open transaction of a producer.
+    pub fn put_in_transaction(
+        &mut self,
+        write: Write,
+        producer: i64,
+        place: Place,
+        value: Committed,
+    ) {
+        self.open.put(write, producer, place, value);
+    }
+
+    /// `write` ends the transaction of a producer: what it committed counts, unless something newer
+    /// was written since, or is void.
+    pub fn end_transaction(&mut self, write: Write, producer: i64, committed: bool) {
+        for (place, pending) in self.open.end(write, producer) {
+            let Place { group, topic, partition } = &place;
+            let entry = self.groups.get(group).and_then(|it| it.get(topic)?.get(partition));
+            let newest = entry.map_or(0, Entry::newest_write);
+            if committed && pending.write >= newest {
+                self.put(write, group, topic, *partition, Some(pending.value));
+            }
+        }
+    }
+
+    /// Puts what was read from the log. An offset of an open transaction does not win over it.
     pub fn load(&mut self, group: &str, topic: &str, partition: i32, value: Option<Committed>) {
+        self.open.clear(0, &Place::new(group, topic, partition));
         self.entry(group, topic, partition).committed = value;
         self.forget_if_gone(group, topic, partition);
+    }
+
+    /// As [`Offsets::put_in_transaction`], read from the log.
+    pub fn load_in_transaction(&mut self, producer: i64, place: Place, value: Committed) {
+        self.open.put(0, producer, place, value);
+    }
+
+    /// As [`Offsets::end_transaction`], read from the log.
+    pub fn load_end(&mut self, producer: i64, committed: bool) {
+        for (place, pending) in self.open.end(0, producer) {
+            if committed {
+                let Place { group, topic, partition } = &place;
+                self.load(group, topic, *partition, Some(pending.value));
+            }
+        }
+    }
+
+    /// Whether an open transaction holds an offset of the partition.
+    pub fn is_unstable(&self, group: &str, topic: &str, partition: i32) -> bool {
+        self.open.contains(group, topic, partition)
+    }
+
+    /// For what the open transactions of a group hold offsets.
+    pub fn unstable_of_group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Place> {
+        self.open.of_group(group)
+    }
+
+    /// For which groups and partitions of a topic open transactions hold offsets.
+    pub fn unstable_of_topic<'a>(
+        &'a self,
+        topic: &'a str,
+    ) -> impl Iterator<Item = (&'a Place, &'a Committed)> {
+        self.open.of_topic(topic)
     }
 
     /// All writes up to `write` are committed.
     pub fn committed(&mut self, write: Write) {
         while let Some((_, place)) = self.writing.pop_front_if(|(at, _)| *at <= write) {
             let entry = self.entry(&place.group, &place.topic, place.partition);
-            while let Some((_, value)) = entry.pending.pop_front_if(|(at, _)| *at <= write) {
-                entry.committed = value;
+            while let Some((at, value)) = entry.pending.pop_front_if(|(at, _)| *at <= write) {
+                (entry.since, entry.committed) = (at, value);
             }
             self.forget_if_gone(&place.group, &place.topic, place.partition);
         }
+        self.open.committed(write);
     }
 
     /// `write` and all after it never happened.
@@ -140,6 +222,7 @@ impl Offsets {
             while entry.pending.pop_back_if(|(at, _)| *at >= write).is_some() {}
             self.forget_if_gone(&place.group, &place.topic, place.partition);
         }
+        self.open.take_back(write);
     }
 
     pub fn get(&self, group: &str, topic: &str, partition: i32, view: View) -> Option<&Committed> {
@@ -246,6 +329,78 @@ mod tests {
         );
         offsets.committed(2);
         assert_eq!(seen(&offsets, View::Committed), Some(6));
+    }
+
+    fn in_transaction(offsets: &mut Offsets, write: Write, producer: i64, offset: Offset) {
+        offsets.put_in_transaction(write, producer, Place::new("g", "t", 0), at(offset));
+    }
+
+    #[test]
+    fn an_offset_of_a_transaction_counts_once_its_end_is_committed() {
+        let mut offsets = Offsets::default();
+        in_transaction(&mut offsets, 1, 7, 5);
+        assert_eq!(seen(&offsets, View::Newest), None);
+        assert!(offsets.is_unstable("g", "t", 0));
+        offsets.end_transaction(2, 7, true);
+        assert!(!offsets.is_unstable("g", "t", 0));
+        assert_eq!(
+            (seen(&offsets, View::Committed), seen(&offsets, View::Newest)),
+            (None, Some(5))
+        );
+        offsets.committed(2);
+        assert_eq!(seen(&offsets, View::Committed), Some(5));
+    }
+
+    #[test]
+    fn an_aborted_transaction_leaves_what_was_there() {
+        let mut offsets = Offsets::default();
+        offsets.load("g", "t", 0, Some(at(3)));
+        in_transaction(&mut offsets, 1, 7, 5);
+        offsets.end_transaction(2, 7, false);
+        offsets.committed(2);
+        assert_eq!(seen(&offsets, View::Committed), Some(3));
+        assert!(!offsets.is_unstable("g", "t", 0));
+    }
+
+    #[test]
+    fn what_was_written_after_it_wins_over_an_offset_of_a_transaction() {
+        let mut offsets = Offsets::default();
+        in_transaction(&mut offsets, 1, 7, 5);
+        offsets.put(2, "g", "t", 0, Some(at(9)));
+        offsets.committed(2);
+        offsets.end_transaction(3, 7, true);
+        assert_eq!(seen(&offsets, View::Newest), Some(9));
+        in_transaction(&mut offsets, 4, 8, 10);
+        offsets.end_transaction(5, 8, true);
+        assert_eq!(seen(&offsets, View::Newest), Some(10));
+    }
+
+    #[test]
+    fn a_deletion_takes_offsets_of_open_transactions_along() {
+        let mut offsets = Offsets::default();
+        in_transaction(&mut offsets, 1, 7, 5);
+        offsets.put(2, "g", "t", 0, None);
+        assert!(!offsets.is_unstable("g", "t", 0));
+        offsets.take_back(2);
+        assert!(offsets.is_unstable("g", "t", 0));
+        offsets.put(2, "g", "t", 0, None);
+        offsets.end_transaction(3, 7, true);
+        offsets.committed(3);
+        assert!(offsets.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_transaction_can_be_taken_back() {
+        let mut offsets = Offsets::default();
+        in_transaction(&mut offsets, 1, 7, 5);
+        offsets.committed(1);
+        offsets.end_transaction(2, 7, true);
+        offsets.take_back(2);
+        assert!(offsets.is_unstable("g", "t", 0));
+        assert_eq!(seen(&offsets, View::Newest), None);
+        offsets.end_transaction(2, 7, true);
+        offsets.committed(2);
+        assert_eq!(seen(&offsets, View::Committed), Some(5));
     }
 
     #[test]

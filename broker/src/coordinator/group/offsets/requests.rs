@@ -131,7 +131,9 @@ pub fn delete(
             if subscribed {
                 return answer.with_error_code(ErrorCode::GroupSubscribedToTopic.code());
             }
-            if offsets.get(&group.id, &topic.name, index, View::Newest).is_some() {
+            if offsets.get(&group.id, &topic.name, index, View::Newest).is_some()
+                || offsets.is_unstable(&group.id, &topic.name, index)
+            {
                 records.push(Record::offset(&group.id, &topic.name, index, None));
             }
             answer
