@@ -133,6 +133,21 @@ numbers! {
     offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions",
     offsets_topic_replication_factor: i16 = "offsets.topic.replication.factor",
     offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes",
+
+    share_max_sessions: i32 = "group.share.max.share.sessions",
+    share_delivery_count_limit: i32 = "group.share.delivery.count.limit",
+    share_partition_max_record_locks: i32 = "group.share.partition.max.record.locks",
+    share_record_lock_duration_ms: i32 = "group.share.record.lock.duration.ms",
+    share_updates_per_snapshot: i32 = "share.coordinator.snapshot.update.records.per.snapshot",
+    share_cold_snapshot_interval: Duration =
+        "share.coordinator.cold.partition.snapshot.interval.ms",
+    share_prune_interval: Duration = "share.coordinator.state.topic.prune.interval.ms",
+    share_write_timeout: Duration = "share.coordinator.write.timeout.ms",
+    share_state_topic_num_partitions: i32 = "share.coordinator.state.topic.num.partitions",
+    share_state_topic_replication_factor: i16 =
+        "share.coordinator.state.topic.replication.factor",
+    share_state_topic_min_isr: i16 = "share.coordinator.state.topic.min.isr",
+    share_state_topic_segment_bytes: i32 = "share.coordinator.state.topic.segment.bytes",
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

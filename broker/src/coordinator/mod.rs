@@ -2,4 +2,5 @@
 
 pub mod group;
 pub mod runtime;
+pub mod share;
 pub mod topic;

@@ -15,7 +15,7 @@ use super::settings::GroupSettings;
 use super::shard::Shard;
 use crate::coordinator::runtime::{Context, CoordinatorShard, GROUP_METADATA_TOPIC};
 use crate::error::ErrorCode;
-use crate::types::LeaderEpoch;
+use crate::types::{LeaderEpoch, Offset};
 use crate::wire::message::Malformed;
 
 impl CoordinatorShard for Shard {
@@ -117,6 +117,7 @@ impl CoordinatorShard for Shard {
         key: &[u8],
         value: Option<&[u8]>,
         producer: Option<i64>,
+        _: Offset,
     ) -> Result<(), Malformed> {
         match (Record::decode(key, value)?, producer) {
             (record, None) => self.load(record),

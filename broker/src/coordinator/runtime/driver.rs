@@ -22,7 +22,7 @@ use super::effects::{Effects, TimerChange, Token, Write};
 use super::hosted::{Active, Hosted, TransactionEnd, Waiting};
 use super::loader;
 use super::shard::{Context, CoordinatorShard, MAX_SWEPT};
-use super::state_log::StateLog;
+use super::state_log::{Appended, StateLog};
 use super::timers::Timers;
 use super::{Board, Event, Leadership, News, Notify, Reach};
 use crate::controller::Image;
@@ -402,7 +402,8 @@ impl<S: CoordinatorShard> Driver<S> {
             let epoch = active.epoch;
             let Some((first, write, batch)) = active.take_batch() else { return };
             match self.means.log.append(S::TOPIC, partition, epoch, batch) {
-                Ok(committed) => {
+                Ok(Appended { base, committed }) => {
+                    active.shard.appended(first, write, base);
                     let timeout = S::commit_timeout(&self.means.settings);
                     let deadline = self.means.env.clock.now() + timeout;
                     self.overdue.push_back((deadline, partition, epoch, write));

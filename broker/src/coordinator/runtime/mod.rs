@@ -39,7 +39,7 @@ use uuid::Uuid;
 pub use effects::{Effects, TimerChange, Token, Write};
 pub use hosted::TransactionEnd;
 pub use shard::{Context, CoordinatorShard, MAX_SWEPT};
-pub use state_log::{Committed, Sink, StateLog};
+pub use state_log::{Appended, Committed, Sink, StateLog};
 
 use super::topic::Maker;
 use crate::controller::{Delta, Image, Listener};

@@ -73,11 +73,10 @@ mod tests {
 
     #[test]
     fn the_later_delivery_wins_and_then_the_further_state() {
-        assert_eq!(combined(&[(0, 9, 2, 1), (3, 5, 0, 2)], -1), [
-            (0, 2, 2, 1),
-            (3, 5, 0, 2),
-            (6, 9, 2, 1)
-        ]);
+        assert_eq!(
+            combined(&[(0, 9, 2, 1), (3, 5, 0, 2)], -1),
+            [(0, 2, 2, 1), (3, 5, 0, 2), (6, 9, 2, 1)]
+        );
         assert_eq!(combined(&[(0, 9, 4, 1), (3, 5, 2, 1)], -1), [(0, 9, 4, 1)]);
     }
 

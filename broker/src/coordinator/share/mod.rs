@@ -5,12 +5,16 @@
 //! broker; the group coordinator founds and deletes it. One shard per partition of the topic.
 
 pub mod combine;
+mod hosted;
 pub mod records;
+pub mod settings;
 pub mod shard;
+#[cfg(test)]
+mod tests;
 
 use uuid::Uuid;
 
-use super::group::partition_of;
+use super::runtime::partition_of;
 use records::ShareKey;
 
 /// The internal topic of share groups.
@@ -19,7 +23,7 @@ pub const SHARE_STATE_TOPIC: &str = "__share_group_state";
 impl ShareKey {
     /// As FindCoordinator names it: group, topic id and partition.
     pub fn coordinator_key(&self) -> String {
-        let id = crate::log::checkpoint::to_text(self.topic_id);
+        let id = crate::log::uuid_to_text(self.topic_id);
         format!("{}:{id}:{}", self.group, self.partition)
     }
 
@@ -27,7 +31,7 @@ impl ShareKey {
     pub fn from_coordinator_key(key: &str) -> Option<Self> {
         let mut parts = key.rsplitn(3, ':');
         let partition = parts.next()?.parse().ok()?;
-        let topic_id: Uuid = crate::log::checkpoint::from_text(parts.next()?)?;
+        let topic_id: Uuid = crate::log::uuid_from_text(parts.next()?)?;
         let group = parts.next().filter(|group| !group.is_empty())?.to_owned();
         Some(Self { group, topic_id, partition })
     }

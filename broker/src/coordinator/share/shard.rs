@@ -13,11 +13,12 @@ use uuid::Uuid;
 
 use super::combine::combine;
 use super::records::{Record, ShareKey, ShareSnapshotValue, ShareUpdateValue, StateBatch};
+use super::settings::ShareSettings;
+use crate::coordinator::runtime::Write;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::{LeaderEpoch, Millis, Offset};
 
-/// Numbers the writes of a shard.
-pub type Write = u64;
+use What::{Delete, Initialize, Read, Summarize};
 
 /// Before a share partition has a start offset of its own.
 pub const UNINITIALIZED: Offset = -1;
@@ -26,8 +27,6 @@ pub const UNINITIALIZED: Offset = -1;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
     pub key: ShareKey,
-    /// Whether the image knows the partition.
-    pub exists: bool,
     pub what: What,
 }
 
@@ -73,22 +72,30 @@ pub struct Summary {
     pub done: i32,
 }
 
-/// What the shard needs to know of the broker's settings.
-#[derive(Debug, Clone, Copy)]
-pub struct ShardSettings {
-    /// `share.coordinator.snapshot.update.records.per.snapshot`
-    pub updates_per_snapshot: i32,
-    /// `share.coordinator.cold.partition.snapshot.interval.ms`
-    pub cold_after: Millis,
+/// Which kind of answer a call waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    State,
+    Done,
+    Summary,
 }
 
 impl What {
-    /// The answer that refuses this call.
-    pub fn refuse(&self, refusal: Refusal) -> Answer {
+    pub fn asked(&self) -> Asked {
         match self {
-            Self::Read { .. } => Answer::Read(Err(refusal)),
-            Self::Summarize => Answer::Summary(Err(refusal)),
-            Self::Write(_) | Self::Initialize { .. } | Self::Delete => Answer::Done(Err(refusal)),
+            Self::Read { .. } => Asked::State,
+            Self::Summarize => Asked::Summary,
+            Self::Write(_) | Self::Initialize { .. } | Self::Delete => Asked::Done,
+        }
+    }
+}
+
+impl Asked {
+    pub fn refuse(self, refusal: Refusal) -> Answer {
+        match self {
+            Self::State => Answer::Read(Err(refusal)),
+            Self::Done => Answer::Done(Err(refusal)),
+            Self::Summary => Answer::Summary(Err(refusal)),
         }
     }
 }
@@ -105,30 +112,36 @@ struct Kept {
     snapshot_at: Option<Offset>,
 }
 
-/// How a key was before a write.
-type Before = (Write, ShareKey, Option<Kept>);
+/// A record that is not committed yet, and how its key was before.
+#[derive(Debug)]
+struct Written {
+    write: Write,
+    key: ShareKey,
+    before: Option<Kept>,
+    is_snapshot: bool,
+}
 
 #[derive(Debug, Default)]
 pub struct Shard {
     states: BTreeMap<ShareKey, Kept>,
-    undo: VecDeque<Before>,
+    undo: VecDeque<Written>,
     written: Write,
     committed: Write,
 }
 
 impl Shard {
     /// The records that carry out `call`, and its answer, which waits until they, and all before
-    /// them, are committed.
+    /// them, are committed. `exists`: the image knows the partition.
     pub fn handle(
         &mut self,
         call: Call,
-        settings: &ShardSettings,
+        exists: bool,
+        settings: &ShareSettings,
         now: Millis,
     ) -> (Vec<Record>, Answer) {
-        let Call { key, exists, what } = call;
-        let refuse = |refusal| (Vec::new(), what.refuse(refusal));
+        let Call { key, what } = call;
         if let Err(refusal) = self.check(&key, exists, &what) {
-            return refuse(refusal);
+            return (Vec::new(), what.asked().refuse(refusal));
         }
         let (record, answer) = match what {
             Read { leader_epoch } => self.read(key, leader_epoch, settings, now),
@@ -145,7 +158,7 @@ impl Shard {
             Summarize => (None, Answer::Summary(Ok(self.summary(&key)))),
         };
         let records: Vec<_> = record.into_iter().collect();
-        self.write(&records, settings);
+        self.write(&records);
         (records, answer)
     }
 
@@ -185,7 +198,7 @@ impl Shard {
         &self,
         key: ShareKey,
         leader_epoch: LeaderEpoch,
-        settings: &ShardSettings,
+        settings: &ShareSettings,
         now: Millis,
     ) -> (Option<Record>, Answer) {
         let kept = &self.states[&key];
@@ -207,7 +220,7 @@ impl Shard {
         key: ShareKey,
         changes: Changes,
         new_leader: Option<LeaderEpoch>,
-        settings: &ShardSettings,
+        settings: &ShareSettings,
         now: Millis,
     ) -> Record {
         let kept = &self.states[&key];
@@ -220,7 +233,13 @@ impl Shard {
             let start_offset = start;
             return Record::Update(
                 key,
-                ShareUpdateValue { snapshot_epoch, leader_epoch, start_offset, done, state_batches },
+                ShareUpdateValue {
+                    snapshot_epoch,
+                    leader_epoch,
+                    start_offset,
+                    done,
+                    state_batches,
+                },
             );
         }
         let start_offset = if start == UNINITIALIZED { value.start_offset } else { start };
@@ -266,26 +285,28 @@ impl Shard {
     }
 
     /// Topics are gone, and with them what groups took of them. Returns tombstones, `most` of them.
-    pub fn topics_deleted(
-        &mut self,
-        topics: &[Uuid],
-        most: usize,
-        settings: &ShardSettings,
-    ) -> Vec<Record> {
-        let of_them = self.states.keys().filter(|key| topics.contains(&key.topic_id)).take(most);
+    pub fn forget_topics(&mut self, topics: &[(String, Uuid)], most: usize) -> Vec<Record> {
+        let is_gone = |key: &&ShareKey| topics.iter().any(|(_, id)| *id == key.topic_id);
+        let of_them = self.states.keys().filter(is_gone).take(most);
         let records: Vec<_> = of_them.map(|key| Record::Snapshot(key.clone(), None)).collect();
-        self.write(&records, settings);
+        self.write(&records);
         records
     }
 
     /// Snapshots of what has not changed for long, so that the records before it can be deleted.
-    pub fn snapshot_cold(&mut self, settings: &ShardSettings, now: Millis) -> Vec<Record> {
+    pub fn snapshot_cold(
+        &mut self,
+        most: usize,
+        settings: &ShareSettings,
+        now: Millis,
+    ) -> Vec<Record> {
         let is_cold = |value: &ShareSnapshotValue| value.create_timestamp != value.write_timestamp;
         if self.states.values().all(|kept| is_cold(&kept.value)) {
             return Vec::new();
         }
-        let due = |kept: &&Kept| now - kept.value.write_timestamp >= settings.cold_after;
-        let of_those = self.states.iter().filter(|(_, kept)| due(kept));
+        let cold_after = settings.cold_after.as_millis() as Millis;
+        let due = |kept: &Kept| now - kept.value.write_timestamp >= cold_after;
+        let of_those = self.states.iter().filter(|(_, kept)| due(kept)).take(most);
         let snapshot = |(key, kept): (&ShareKey, &Kept)| {
             let mut value = kept.value.clone();
             value.snapshot_epoch += 1;
@@ -293,26 +314,27 @@ impl Shard {
             Record::Snapshot(key.clone(), Some(value))
         };
         let records: Vec<_> = of_those.map(snapshot).collect();
-        self.write(&records, settings);
+        self.write(&records);
         records
     }
 
     /// Takes in a record that was read from the log at `offset`.
-    pub fn load(&mut self, record: Record, offset: Offset, settings: &ShardSettings) {
+    pub fn take(&mut self, record: Record, offset: Option<Offset>) {
         let is_snapshot = matches!(record, Record::Snapshot(..));
-        let Some(key) = self.replay(record, settings) else { return };
+        let Some(key) = self.replay(record) else { return };
         if let Some(kept) = self.states.get_mut(&key)
             && (is_snapshot || kept.snapshot_at.is_none())
         {
-            kept.snapshot_at = Some(offset);
+            kept.snapshot_at = offset;
         }
     }
 
-    /// The records of `write` lie in the log from `base` on.
-    pub fn appended_at(&mut self, records: &[Record], base: Offset) {
-        for (offset, record) in (base..).zip(records) {
-            if let Record::Snapshot(key, Some(_)) = record
-                && let Some(kept) = self.states.get_mut(key)
+    /// The records of the writes `first` to `last` lie in the log from `base` on.
+    pub fn appended_at(&mut self, first: Write, last: Write, base: Offset) {
+        let appended = self.undo.iter().filter(|it| (first..=last).contains(&it.write));
+        for (offset, it) in (base..).zip(appended) {
+            if it.is_snapshot
+                && let Some(kept) = self.states.get_mut(&it.key)
             {
                 kept.snapshot_at = Some(offset);
             }
@@ -321,24 +343,29 @@ impl Shard {
 
     /// All records below this offset are of no use any more; `None` while that is not known.
     pub fn needed_from(&self) -> Option<Offset> {
+        if self.written > self.committed {
+            return None;
+        }
         self.states.values().map(|kept| kept.snapshot_at).min().flatten()
     }
 
-    fn write(&mut self, records: &[Record], settings: &ShardSettings) {
+    fn write(&mut self, records: &[Record]) {
         if records.is_empty() {
             return;
         }
         self.written += 1;
         for record in records {
+            let is_snapshot = matches!(record, Record::Snapshot(..));
             if let Record::Snapshot(key, _) | Record::Update(key, _) = record {
-                let before = self.states.get(key).cloned();
-                self.undo.push_back((self.written, key.clone(), before));
+                let (write, key) = (self.written, key.clone());
+                let before = self.states.get(&key).cloned();
+                self.undo.push_back(Written { write, key, before, is_snapshot });
             }
-            self.replay(record.clone(), settings);
+            self.replay(record.clone());
         }
     }
 
-    fn replay(&mut self, record: Record, settings: &ShardSettings) -> Option<ShareKey> {
+    fn replay(&mut self, record: Record) -> Option<ShareKey> {
         match record {
             Record::Snapshot(key, None) => {
                 self.states.remove(&key);
@@ -346,13 +373,12 @@ impl Shard {
             }
             Record::Snapshot(key, Some(value)) => {
                 let before = self.states.get(&key);
-                let updates = before.map_or(0, |kept| kept.updates);
                 let kept = Kept {
                     leader_epoch: before
                         .map_or(value.leader_epoch, |it| it.leader_epoch.max(value.leader_epoch)),
                     state_epoch: before
                         .map_or(value.state_epoch, |it| it.state_epoch.max(value.state_epoch)),
-                    updates: if updates >= settings.updates_per_snapshot { 0 } else { updates },
+                    updates: 0,
                     snapshot_at: None,
                     value,
                 };
@@ -370,6 +396,11 @@ impl Shard {
         }
     }
 
+    /// Takes the next number without a record.
+    pub fn number(&mut self) {
+        self.written += 1;
+    }
+
     /// The newest write.
     pub fn written(&self) -> Write {
         self.written
@@ -381,16 +412,16 @@ impl Shard {
 
     pub fn commit_up_to(&mut self, write: Write) {
         self.committed = self.committed.max(write);
-        while self.undo.pop_front_if(|(of, ..)| *of <= write).is_some() {}
+        while self.undo.pop_front_if(|it| it.write <= write).is_some() {}
     }
 
     /// `write` and all after it could not be appended, and never were.
     pub fn take_back(&mut self, write: Write) {
         self.written = self.written.min(write - 1);
-        while let Some((_, key, before)) = self.undo.pop_back_if(|(of, ..)| *of >= write) {
-            match before {
-                Some(kept) => self.states.insert(key, kept),
-                None => self.states.remove(&key),
+        while let Some(it) = self.undo.pop_back_if(|it| it.write >= write) {
+            match it.before {
+                Some(kept) => self.states.insert(it.key, kept),
+                None => self.states.remove(&it.key),
             };
         }
     }
@@ -403,8 +434,6 @@ impl Shard {
         self.states.is_empty()
     }
 }
-
-use What::{Delete, Initialize, Read, Summarize};
 
 fn merge(value: &mut ShareSnapshotValue, update: ShareUpdateValue) {
     if update.start_offset != UNINITIALIZED {
