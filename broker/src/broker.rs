@@ -25,13 +25,16 @@ use crate::controller::{
 };
 use crate::coordinator::group::settings::GroupSettings;
 use crate::coordinator::runtime::{self as coordinator, Groups};
-use crate::coordinator::topic::{Maker, OffsetsTopic, TopicCreator};
+use crate::coordinator::share::settings::ShareSettings;
+use crate::coordinator::topic::{Maker, OffsetsTopic, ShareStateTopic, TopicCreator};
 use crate::env::{self, Env};
 use crate::error::{ErrorCode, Fault};
 use crate::log::{LogDirOptions, LogDirs, TailCache};
 use crate::net::http::{self, Probe};
 use crate::net::{Bound, Metrics, Server};
 use crate::replica::{self, Partitions};
+use crate::share::Shares;
+use crate::share::persister::{Routed, ShareCoordinator};
 
 /// Records that readers are likely to ask for again, in memory.
 const TAIL_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -46,6 +49,8 @@ pub struct Broker {
     pub image: Arc<ArcSwap<Image>>,
     pub partitions: Arc<Partitions>,
     pub groups: Arc<Groups>,
+    pub share_coordinator: Arc<ShareCoordinator>,
+    pub shares: Arc<Shares>,
     /// On a node with the controller role.
     pub controller: Option<Arc<Controller>>,
     /// To the active controller, wherever it is.
@@ -164,8 +169,24 @@ impl Broker {
             notify: Box::new(|_, _, notice| match notice {}),
         });
         partitions.listen(groups.clone());
+        let pruned = partitions.clone();
+        let share_coordinator = ShareCoordinator::start(coordinator::Start {
+            env: env.clone(),
+            settings: ShareSettings::of(&settings),
+            log: partitions.clone(),
+            image: metadata.shared(),
+            topic: Maker::new(ShareStateTopic::of(&settings), link.clone()),
+            notify: Box::new(move |partition, epoch, prune| {
+                prune.carry_out(&pruned, partition, epoch)
+            }),
+        });
+        partitions.listen(share_coordinator.clone());
+        let persister = Routed::new(partitions.context.clone(), share_coordinator.clone());
+        let shares = Shares::start(partitions.clone(), Arc::new(persister));
+        partitions.listen(shares.clone());
         metadata.listen(partitions.clone());
         metadata.listen(groups.clone());
+        metadata.listen(share_coordinator.clone());
         metadata.start(stop.clone());
         let broker = Arc::new(Self {
             image: metadata.shared(),
@@ -176,6 +197,8 @@ impl Broker {
             settings,
             partitions,
             groups,
+            share_coordinator,
+            shares,
             link,
             log_dirs,
             lifecycle,
@@ -294,6 +317,8 @@ impl Broker {
             server.stop_accepting();
         }
         self.groups.shut_down().await;
+        self.shares.shut_down().await;
+        self.share_coordinator.shut_down().await;
         if let Some(server) = server {
             server.shut_down().await;
         }

@@ -62,6 +62,9 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod remove_raft_voter;
+pub mod share_acknowledge;
+pub mod share_fetch;
+pub mod share_group_state;
 pub mod sync_group;
 pub mod table;
 #[cfg(test)]

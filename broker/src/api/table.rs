@@ -12,8 +12,8 @@ use super::{
     fetch_snapshot, find_coordinator, forwarded, heartbeat, incremental_alter_configs,
     init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
     list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, remove_raft_voter, sync_group, unregister_broker,
-    update_features, update_raft_voter, vote,
+    offset_for_leader_epoch, produce, remove_raft_voter, share_acknowledge, share_fetch,
+    share_group_state, sync_group, unregister_broker, update_features, update_raft_voter, vote,
 };
 
 /// One line for each API.
@@ -82,6 +82,13 @@ const ALL: &[Api] = &[
     delete_records::API,
     describe_log_dirs::API,
     describe_producers::API,
+    share_acknowledge::API,
+    share_fetch::API,
+    share_group_state::DELETE,
+    share_group_state::INITIALIZE,
+    share_group_state::READ,
+    share_group_state::SUMMARIZE,
+    share_group_state::WRITE,
 ];
 
 /// All APIs of a kind of listener, in order of their keys.
@@ -115,8 +122,16 @@ mod tests {
             assert!(apis.windows(2).all(|pair| (pair[0].key as i16) < pair[1].key as i16));
             for api in apis {
                 let known = api.key.valid_versions();
-                // Version 2 of the heartbeat is read as version 1.
-                let more = i16::from(api.key == ApiKey::BrokerHeartbeat);
+                // Version 2 of the heartbeat is read as version 1; for share groups there are
+                // schemas of our own.
+                let more = i16::from(matches!(
+                    api.key,
+                    ApiKey::BrokerHeartbeat
+                        | ApiKey::ShareFetch
+                        | ApiKey::ShareAcknowledge
+                        | ApiKey::WriteShareGroupState
+                        | ApiKey::ReadShareGroupStateSummary
+                ));
                 assert!(known.min <= api.min && api.max <= known.max + more, "{api:?}");
             }
         }

@@ -1,4 +1,4 @@
-//! Makes `__consumer_offsets` when the first client looks for a coordinator, as Kafka does.
+//! Makes an internal topic when somebody first looks for its coordinator, as Kafka does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::runtime::GROUP_METADATA_TOPIC;
+use super::share::SHARE_STATE_TOPIC;
 use crate::config::Settings;
 use crate::controller::ControllerLink;
 use crate::env;
@@ -38,7 +39,66 @@ impl TopicCreator for ControllerLink {
     }
 }
 
-/// What the topic is made with.
+/// An internal topic, and what it is made with.
+pub trait InternalTopic: Send + Sync + 'static {
+    fn to_request(&self) -> CreatableTopic;
+}
+
+fn request(
+    name: &'static str,
+    (partitions, replication_factor): (i32, i16),
+    configs: &[(&'static str, String)],
+) -> CreatableTopic {
+    let config = |(name, value): &(&'static str, String)| {
+        CreatableTopicConfig::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_value(Some(StrBytes::from_string(value.clone())))
+    };
+    CreatableTopic::default()
+        .with_name(TopicName(StrBytes::from_static_str(name)))
+        .with_num_partitions(partitions)
+        .with_replication_factor(replication_factor)
+        .with_configs(configs.iter().map(config).collect())
+}
+
+/// `__share_group_state`. Its old records are deleted by the coordinator, not by time.
+#[derive(Debug, Clone)]
+pub struct ShareStateTopic {
+    /// `share.coordinator.state.topic.num.partitions`
+    pub partitions: i32,
+    /// `share.coordinator.state.topic.replication.factor`
+    pub replication_factor: i16,
+    /// `share.coordinator.state.topic.min.isr`
+    pub min_isr: i16,
+    /// `share.coordinator.state.topic.segment.bytes`
+    pub segment_bytes: i32,
+}
+
+impl ShareStateTopic {
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            partitions: settings.share_state_topic_num_partitions,
+            replication_factor: settings.share_state_topic_replication_factor,
+            min_isr: settings.share_state_topic_min_isr,
+            segment_bytes: settings.share_state_topic_segment_bytes,
+        }
+    }
+}
+
+impl InternalTopic for ShareStateTopic {
+    fn to_request(&self) -> CreatableTopic {
+        let configs = [
+            ("cleanup.policy", "delete".to_owned()),
+            ("compression.type", "producer".to_owned()),
+            ("segment.bytes", self.segment_bytes.to_string()),
+            ("min.insync.replicas", self.min_isr.to_string()),
+            ("retention.ms", "-1".to_owned()),
+        ];
+        request(SHARE_STATE_TOPIC, (self.partitions, self.replication_factor), &configs)
+    }
+}
+
+/// `__consumer_offsets`.
 #[derive(Debug, Clone)]
 pub struct OffsetsTopic {
     /// `offsets.topic.num.partitions`
@@ -57,37 +117,29 @@ impl OffsetsTopic {
             segment_bytes: settings.offsets_topic_segment_bytes,
         }
     }
+}
 
-    pub fn to_request(&self) -> CreatableTopic {
-        let segment_bytes = self.segment_bytes.to_string();
+impl InternalTopic for OffsetsTopic {
+    fn to_request(&self) -> CreatableTopic {
         let configs = [
-            ("cleanup.policy", "compact"),
-            ("compression.type", "producer"),
-            ("segment.bytes", segment_bytes.as_str()),
+            ("cleanup.policy", "compact".to_owned()),
+            ("compression.type", "producer".to_owned()),
+            ("segment.bytes", self.segment_bytes.to_string()),
         ];
-        let config = |(name, value): (&'static str, &str)| {
-            CreatableTopicConfig::default()
-                .with_name(StrBytes::from_static_str(name))
-                .with_value(Some(StrBytes::from_string(value.to_owned())))
-        };
-        CreatableTopic::default()
-            .with_name(TopicName(StrBytes::from_static_str(GROUP_METADATA_TOPIC)))
-            .with_num_partitions(self.partitions)
-            .with_replication_factor(self.replication_factor)
-            .with_configs(configs.into_iter().map(config).collect())
+        request(GROUP_METADATA_TOPIC, (self.partitions, self.replication_factor), &configs)
     }
 }
 
 /// Asks once at a time, however many clients look.
 pub struct Maker {
-    topic: OffsetsTopic,
+    topic: Box<dyn InternalTopic>,
     creator: Arc<dyn TopicCreator>,
     busy: Arc<AtomicBool>,
 }
 
 impl Maker {
-    pub fn new(topic: OffsetsTopic, creator: Arc<dyn TopicCreator>) -> Self {
-        Self { topic, creator, busy: Arc::default() }
+    pub fn new(topic: impl InternalTopic, creator: Arc<dyn TopicCreator>) -> Self {
+        Self { topic: Box::new(topic), creator, busy: Arc::default() }
     }
 
     /// Returns at once. Clients try again until the topic is there; so does this, with them.
@@ -98,11 +150,12 @@ impl Maker {
         let (creator, busy, topic) =
             (self.creator.clone(), self.busy.clone(), self.topic.to_request());
         drop(env::spawn(async move {
+            let name = topic.name.clone();
             match creator.create(topic).await {
-                Ok(()) => tracing::info!("{GROUP_METADATA_TOPIC} is created"),
+                Ok(()) => tracing::info!("{} is created", &*name),
                 Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => {}
                 Err(refusal) => {
-                    tracing::warn!(%refusal, "{GROUP_METADATA_TOPIC} could not be created yet");
+                    tracing::warn!(%refusal, "{} could not be created yet", &*name);
                 }
             }
             busy.store(false, Ordering::Release);

@@ -1,9 +1,12 @@
 //! Bytes: request headers, bounds-checked decoding, record batches, metadata records.
 
 pub mod bounds;
+mod chunks;
 pub mod fetch_response;
 pub mod header;
 pub mod message;
 pub mod metadata;
 pub mod records;
 pub mod schema;
+pub mod share;
+pub mod share_fetch_response;

@@ -12,6 +12,7 @@ use super::settings::ShareSettings;
 use super::shard::{Answer, Asked, Call, Shard};
 use crate::coordinator::runtime::{Context, CoordinatorShard, Effects, MAX_SWEPT, Token, Write};
 use crate::error::ErrorCode;
+use crate::replica::Partitions;
 use crate::types::{LeaderEpoch, Offset};
 use crate::wire::message::Malformed;
 
@@ -19,6 +20,20 @@ use crate::wire::message::Malformed;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prune {
     pub needed_from: Offset,
+}
+
+impl Prune {
+    /// Lets the log of the state begin where it is still needed.
+    pub fn carry_out(self, partitions: &Partitions, partition: i32, epoch: LeaderEpoch) {
+        let Ok(led) = partitions.as_leader(SHARE_STATE_TOPIC, partition, epoch) else { return };
+        if self.needed_from <= led.log.start_offset() {
+            return;
+        }
+        match led.delete_records(self.needed_from) {
+            Ok(offset) => tracing::info!(partition, offset, "old states of share groups go"),
+            Err(code) => tracing::warn!(partition, ?code, "old states of share groups stay"),
+        }
+    }
 }
 
 fn replayed(records: Vec<Record>) -> Effects<Shard> {

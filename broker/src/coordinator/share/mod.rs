@@ -5,7 +5,7 @@
 //! broker; the group coordinator founds and deletes it. One shard per partition of the topic.
 
 pub mod combine;
-mod hosted;
+pub mod hosted;
 pub mod records;
 pub mod settings;
 pub mod shard;

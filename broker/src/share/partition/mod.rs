@@ -208,6 +208,18 @@ impl SharePartition {
         Some(next)
     }
 
+    /// Whether a fetch has its turn.
+    pub fn is_fetched_from(&self) -> bool {
+        self.fetching
+    }
+
+    /// Whether nobody has anything of it, and all is written.
+    pub fn is_settled(&self) -> bool {
+        let runs = self.batches.values().flat_map(|batch| &batch.runs);
+        let mut acquired = runs.filter(|it| it.state == RecordState::Acquired);
+        self.waiting.is_empty() && self.on_its_way.is_empty() && acquired.next().is_none()
+    }
+
     /// The turn of a fetch is over.
     pub fn end_fetch(&mut self) {
         self.fetching = false;
