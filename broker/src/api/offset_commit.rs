@@ -109,7 +109,7 @@ async fn handle(
         return Reply::Now(in_version(version, response));
     }
     let group = request.group_id.clone();
-    let answer = broker.groups.call(&group, Call::OffsetCommit(request)).await;
+    let answer = broker.groups.call(&group, Call::OffsetCommit { request, version }).await;
     Reply::later(async move {
         in_version(version, merged(refused, answer_in_kind!(answer.await, OffsetCommit)))
     })

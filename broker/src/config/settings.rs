@@ -125,6 +125,20 @@ numbers! {
     group_min_session_timeout_ms: i32 = "group.min.session.timeout.ms",
     group_max_session_timeout_ms: i32 = "group.max.session.timeout.ms",
     group_max_size: i32 = "group.max.size",
+    group_rebalance_protocols: Vec<String> = "group.coordinator.rebalance.protocols",
+    group_consumer_session_timeout_ms: i32 = "group.consumer.session.timeout.ms",
+    group_consumer_min_session_timeout_ms: i32 = "group.consumer.min.session.timeout.ms",
+    group_consumer_max_session_timeout_ms: i32 = "group.consumer.max.session.timeout.ms",
+    group_consumer_heartbeat_interval_ms: i32 = "group.consumer.heartbeat.interval.ms",
+    group_consumer_min_heartbeat_interval_ms: i32 = "group.consumer.min.heartbeat.interval.ms",
+    group_consumer_max_heartbeat_interval_ms: i32 = "group.consumer.max.heartbeat.interval.ms",
+    group_consumer_assignment_interval_ms: i32 = "group.consumer.assignment.interval.ms",
+    group_consumer_min_assignment_interval_ms: i32 = "group.consumer.min.assignment.interval.ms",
+    group_consumer_max_assignment_interval_ms: i32 = "group.consumer.max.assignment.interval.ms",
+    group_consumer_max_size: i32 = "group.consumer.max.size",
+    group_consumer_assignors: Vec<String> = "group.consumer.assignors",
+    group_consumer_migration_policy: String = "group.consumer.migration.policy",
+    group_consumer_regex_refresh_interval_ms: i32 = "group.consumer.regex.refresh.interval.ms",
     group_append_linger_ms: i32 = "group.coordinator.append.linger.ms",
     offset_metadata_max_bytes: i32 = "offset.metadata.max.bytes",
     offsets_commit_timeout: Duration = "offsets.commit.timeout.ms",
@@ -337,6 +351,13 @@ macro_rules! parsed {
     };
 }
 parsed!(i16, i32, i64, u64);
+
+impl FromValue for Vec<String> {
+    fn from_value(text: &str) -> Option<Self> {
+        let each = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        Some(each.map(str::to_owned).collect())
+    }
+}
 
 impl FromValue for bool {
     fn from_value(text: &str) -> Option<Self> {

@@ -1,5 +1,6 @@
 //! A request to the coordinator of one group, or of several in one partition.
 
+use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
@@ -9,12 +10,13 @@ use kafka_protocol::messages::offset_commit_response::{
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use kafka_protocol::messages::{
-    GroupId, HeartbeatRequest, HeartbeatResponse, LeaveGroupRequest, LeaveGroupResponse,
-    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-    SyncGroupRequest,
+    ConsumerGroupHeartbeatResponse, GroupId, HeartbeatRequest, HeartbeatResponse,
+    LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest,
 };
 
 use super::classic::{self, JoinCall};
+use super::consumer::HeartbeatCall;
 use super::effects::{Answer, Token};
 use crate::error::ErrorCode;
 
@@ -24,11 +26,13 @@ pub enum Call {
     Sync(SyncGroupRequest),
     Heartbeat(HeartbeatRequest),
     Leave(LeaveGroupRequest),
-    OffsetCommit(OffsetCommitRequest),
+    ConsumerHeartbeat(Box<HeartbeatCall>),
+    OffsetCommit { request: OffsetCommitRequest, version: i16 },
     OffsetFetch { group: OffsetFetchRequestGroup, require_stable: bool },
     OffsetDelete(OffsetDeleteRequest),
     List { states: Vec<String>, types: Vec<String> },
     Describe { groups: Vec<GroupId>, version: i16 },
+    ConsumerDescribe { groups: Vec<GroupId> },
     Delete { groups: Vec<GroupId> },
 }
 
@@ -42,8 +46,10 @@ pub enum Asked {
     OffsetCommit { request: OffsetCommitRequest },
     OffsetFetch { group: GroupId },
     OffsetDelete,
+    ConsumerHeartbeat,
     List,
     Describe { groups: Vec<GroupId> },
+    ConsumerDescribe { groups: Vec<GroupId> },
     Delete { groups: Vec<GroupId> },
 }
 
@@ -54,11 +60,13 @@ impl Call {
             Self::Sync(_) => Asked::Sync,
             Self::Heartbeat(_) => Asked::Heartbeat,
             Self::Leave(request) => Asked::Leave { request: request.clone() },
-            Self::OffsetCommit(request) => Asked::OffsetCommit { request: request.clone() },
+            Self::ConsumerHeartbeat(_) => Asked::ConsumerHeartbeat,
+            Self::OffsetCommit { request, .. } => Asked::OffsetCommit { request: request.clone() },
             Self::OffsetFetch { group, .. } => Asked::OffsetFetch { group: group.group_id.clone() },
             Self::OffsetDelete(_) => Asked::OffsetDelete,
             Self::List { .. } => Asked::List,
             Self::Describe { groups, .. } => Asked::Describe { groups: groups.clone() },
+            Self::ConsumerDescribe { groups } => Asked::ConsumerDescribe { groups: groups.clone() },
             Self::Delete { groups } => Asked::Delete { groups: groups.clone() },
         }
     }
@@ -96,12 +104,23 @@ impl Asked {
             Self::OffsetDelete => {
                 Answer::OffsetDelete(OffsetDeleteResponse::default().with_error_code(code.code()))
             }
+            Self::ConsumerHeartbeat => {
+                let answer = ConsumerGroupHeartbeatResponse::default();
+                Answer::ConsumerHeartbeat(answer.with_error_code(code.code()))
+            }
             Self::List => Answer::List(Err(code)),
             Self::Describe { groups } => {
                 let refuse = |id: &GroupId| {
                     DescribedGroup::default().with_group_id(id.clone()).with_error_code(code.code())
                 };
                 Answer::Describe(groups.iter().map(refuse).collect())
+            }
+            Self::ConsumerDescribe { groups } => {
+                let refuse = |id: &GroupId| {
+                    let group = DescribedConsumerGroup::default().with_group_id(id.clone());
+                    group.with_error_code(code.code())
+                };
+                Answer::ConsumerDescribe(groups.iter().map(refuse).collect())
             }
             Self::Delete { groups } => {
                 let refuse = |id: &GroupId| {

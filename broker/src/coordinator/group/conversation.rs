@@ -31,12 +31,21 @@ use uuid::Uuid;
 use super::call::{Asked, Call};
 use super::classic::{Continuation, JoinCall, Slot, Timer, append_error};
 use super::effects::{Answer, Effects, TimerChange, Token};
+use super::kind::Group;
 use super::offsets::Write;
 use super::records::Record;
 use super::settings::GroupSettings;
 use super::shard::Shard;
+use crate::controller::Image;
 use crate::error::ErrorCode;
 use crate::types::Millis;
+
+/// What a step may look at; a macro, because the shard is borrowed apart.
+macro_rules! context {
+    ($it:expr) => {
+        super::shard::Context { settings: &$it.settings, now: $it.now, image: &$it.image }
+    };
+}
 
 /// What becomes of writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +64,16 @@ enum Waiting {
 pub struct Conversation {
     pub shard: Shard,
     pub settings: GroupSettings,
+    pub image: Image,
     pub now: Millis,
     pub log: Log,
     pub said: String,
     /// Tokens that are not answered yet, with who waits for what.
     pub open: BTreeMap<Token, (String, Asked)>,
+    /// What each consumer was told to own, with topic ids.
+    pub assigned: BTreeMap<String, super::modern::Partitions>,
+    /// What is in the log, with the writes that put it there.
+    pub records: Vec<(Write, Record)>,
     timers: BTreeMap<(String, Slot), (Millis, u64, Timer)>,
     waiting: Vec<(Write, Waiting)>,
     /// What each client knows: its member id and generation.
@@ -89,10 +103,13 @@ impl Conversation {
         Self {
             shard: Shard::default(),
             settings: GroupSettings::default(),
+            image: Image::empty("cluster"),
             now: 0,
             log: Log::Commits,
             said: String::new(),
             open: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            records: Vec::new(),
             timers: BTreeMap::new(),
             waiting: Vec::new(),
             clients: BTreeMap::new(),
@@ -118,7 +135,7 @@ impl Conversation {
         let asked = call.asked();
         self.open.insert(token, (who.to_owned(), asked.clone()));
         let call = call.with_token(token);
-        let effects = self.shard.handle(token, call, &asked, &self.settings, self.now);
+        let effects = self.shard.handle(token, call, &asked, &context!(self));
         self.perform(effects);
     }
 
@@ -129,6 +146,11 @@ impl Conversation {
                     self.tokens += 1;
                     let at = (self.now + after_ms, self.tokens, timer);
                     self.timers.insert((group, slot), at);
+                }
+                TimerChange::SetIfAbsent { slot, after_ms, timer } => {
+                    self.tokens += 1;
+                    let at = (self.now + after_ms, self.tokens, timer);
+                    self.timers.entry((group, slot)).or_insert(at);
                 }
                 TimerChange::Cancel(slot) => {
                     self.timers.remove(&(group, slot));
@@ -143,13 +165,15 @@ impl Conversation {
             let line = described(record);
             self.say(format!("    log ← {line}"));
         }
+        self.records.extend(effects.records.iter().map(|record| (write, record.clone())));
         let then = effects.then.map(|(group, then)| Waiting::Group(group, then));
         let answer = effects.after_commit.map(|(token, answer)| Waiting::Answer(token, answer));
         self.waiting.extend(then.into_iter().chain(answer).map(|it| (write, it)));
         match self.log {
             Log::Holds => {}
             Log::Refuses(code) if !effects.records.is_empty() => {
-                let undone = self.shard.take_back(write, code, &self.settings, self.now);
+                self.records.retain(|(at, _)| *at < write);
+                let undone = self.shard.take_back(write, code, &context!(self));
                 self.perform(undone);
                 self.settle(|at| at >= write, Err(code));
             }
@@ -178,7 +202,7 @@ impl Conversation {
                     self.answer(token, answer);
                 }
                 (Waiting::Group(group, then), result) => {
-                    let effects = self.shard.stored(&group, then, result, &self.settings, self.now);
+                    let effects = self.shard.stored(&group, then, result, &context!(self));
                     self.perform(effects);
                 }
             }
@@ -194,6 +218,9 @@ impl Conversation {
         {
             self.clients.insert(who.clone(), (join.member_id.to_string(), join.generation_id));
         }
+        if let Answer::ConsumerHeartbeat(alive) = &answer {
+            self.heard(&who, alive);
+        }
         self.say(format!("{who} ← {}", shown(&answer)));
     }
 
@@ -205,7 +232,7 @@ impl Conversation {
             self.now = *at;
             let key = key.clone();
             if let Some((_, _, timer)) = self.timers.remove(&key) {
-                let effects = self.shard.expire(&key.0, timer, &self.settings, self.now);
+                let effects = self.shard.expire(&key.0, timer, &context!(self));
                 self.perform(effects);
             }
         }
@@ -214,7 +241,10 @@ impl Conversation {
 
     fn check(&self) {
         for group in self.shard.groups() {
-            group.check();
+            match group {
+                Group::Classic(group) => group.check(),
+                Group::Consumer(group) => group.check(),
+            }
         }
     }
 
@@ -330,7 +360,8 @@ impl Conversation {
                     .with_generation_id_or_member_epoch(generation)
                     .with_retention_time_ms(retention.unwrap_or(-1))
                     .with_topics(topics.collect());
-                self.call(client, Call::OffsetCommit(request));
+                let version = words.number("v", 9) as i16;
+                self.call(client, Call::OffsetCommit { request, version });
             }
             "fetch" => {
                 let topics = topics.into_iter().map(|(topic, partitions)| {
@@ -340,8 +371,11 @@ impl Conversation {
                 });
                 let topics: Vec<_> = topics.collect();
                 let topics = (!topics.is_empty()).then_some(topics);
-                let group = OffsetFetchRequestGroup::default().with_group_id(group);
-                let group = group.with_topics(topics);
+                let group = OffsetFetchRequestGroup::default()
+                    .with_group_id(group)
+                    .with_topics(topics)
+                    .with_member_id(words.get("member").map(text))
+                    .with_member_epoch(words.number("epoch", -1));
                 let require_stable = words.plain.contains(&"stable");
                 self.call("someone", Call::OffsetFetch { group, require_stable });
             }
@@ -370,7 +404,7 @@ impl Conversation {
             }
             "advance" => self.advance(seconds(client)),
             "expire" => {
-                let effects = self.shard.expire_offsets(&self.settings, self.now);
+                let effects = self.shard.expire_offsets(&context!(self));
                 self.perform(effects);
             }
             "drop" => {
@@ -379,7 +413,7 @@ impl Conversation {
                 self.perform(effects);
             }
             "unload" => {
-                let effects = self.shard.unload(&self.settings, self.now);
+                let effects = self.shard.unload(&context!(self));
                 self.perform(effects);
             }
             "log" => match client {
@@ -391,6 +425,9 @@ impl Conversation {
                 "refuses" => self.log = Log::Refuses(ErrorCode::NotEnoughReplicas),
                 other => panic!("the log neither commits nor holds nor refuses: {other}"),
             },
+            "alive" | "bye" | "topic" | "who" | "interval" | "policy" | "cmax" | "again" => {
+                self.consumer_command(&words);
+            }
             "max" => self.settings.max_size = client.parse().unwrap(),
             "delay" => self.settings.initial_rebalance_delay_ms = seconds(client) as i32,
             other => panic!("unknown command {other}"),
@@ -399,7 +436,7 @@ impl Conversation {
 }
 
 /// `3s` or `250ms`.
-fn seconds(text: &str) -> Millis {
+pub fn seconds(text: &str) -> Millis {
     match text.strip_suffix("ms") {
         Some(ms) => ms.parse().unwrap(),
         None => text.strip_suffix('s').unwrap().parse::<Millis>().unwrap() * 1_000,
@@ -408,7 +445,7 @@ fn seconds(text: &str) -> Millis {
 
 /// A command: plain words, and `name=value`.
 pub struct Words<'a> {
-    plain: Vec<&'a str>,
+    pub plain: Vec<&'a str>,
     named: BTreeMap<&'a str, &'a str>,
 }
 
@@ -420,20 +457,20 @@ impl<'a> Words<'a> {
         Self { plain, named }
     }
 
-    fn get(&self, name: &str) -> Option<&'a str> {
+    pub fn get(&self, name: &str) -> Option<&'a str> {
         self.named.get(name).copied()
     }
 
-    fn number(&self, name: &str, default: i32) -> i32 {
+    pub fn number(&self, name: &str, default: i32) -> i32 {
         self.get(name).map_or(default, |number| number.parse().unwrap())
     }
 
-    fn seconds(&self, name: &str, default: i32) -> i32 {
+    pub fn seconds(&self, name: &str, default: i32) -> i32 {
         self.get(name).map_or(default * 1_000, |text| seconds(text) as i32)
     }
 
     /// `topic-0=5`, or `topic-0` alone.
-    fn offsets(&self) -> BTreeMap<&'a str, Vec<(i32, i64)>> {
+    pub fn offsets(&self) -> BTreeMap<&'a str, Vec<(i32, i64)>> {
         let mut topics: BTreeMap<&str, Vec<(i32, i64)>> = BTreeMap::new();
         let plain = self.plain.iter().skip(1).map(|place| (*place, "-1"));
         for (place, offset) in self.named.iter().map(|(place, at)| (*place, *at)).chain(plain) {
@@ -447,7 +484,7 @@ impl<'a> Words<'a> {
     }
 }
 
-fn code(code: i16) -> String {
+pub fn code(code: i16) -> String {
     match ErrorCode::try_from_code(code) {
         None => "ok".into(),
         Some(error) => format!("{error:?}"),
@@ -480,9 +517,11 @@ fn shown(answer: &Answer) -> String {
         }
         Answer::Sync(sync) if sync.error_code != 0 => format!("sync: {}", code(sync.error_code)),
         Answer::Sync(sync) => {
-            format!("sync: '{}'", String::from_utf8_lossy(&sync.assignment))
+            format!("sync: '{}'", sync.assignment.escape_ascii())
         }
         Answer::Heartbeat(heartbeat) => format!("heartbeat: {}", code(heartbeat.error_code)),
+        Answer::ConsumerHeartbeat(alive) => super::conversation_consumer::alive(alive),
+        Answer::ConsumerDescribe(groups) => super::conversation_consumer::groups(groups),
         Answer::Leave(leave) => {
             let each = leave.members.iter().map(|member| {
                 let instance = member.group_instance_id.as_ref().map(|id| format!(" ({id})"));
@@ -543,7 +582,7 @@ fn shown(answer: &Answer) -> String {
         Answer::Describe(groups) => {
             let each = groups.iter().map(|group| {
                 let members = group.members.iter().map(|member| {
-                    let assignment = String::from_utf8_lossy(&member.member_assignment);
+                    let assignment = member.member_assignment.escape_ascii();
                     let told = member.member_metadata.len();
                     format!(" {} '{assignment}' ({told} bytes)", member.member_id.as_str())
                 });
@@ -580,7 +619,7 @@ fn described(record: &Record) -> String {
         Record::Group(key, None) => format!("no {}", key.group),
         Record::Group(key, Some(value)) => {
             let members = value.members.iter().map(|member| {
-                format!(" {} '{}'", member.member_id, String::from_utf8_lossy(&member.assignment))
+                format!(" {} '{}'", member.member_id, member.assignment.escape_ascii())
             });
             format!(
                 "{}: '{}' generation {} {} leader {}{}",
@@ -592,6 +631,7 @@ fn described(record: &Record) -> String {
                 members.collect::<String>()
             )
         }
+        Record::Consumer(record) => super::conversation_consumer::record(record),
         Record::Other(kind) => format!("type {kind}"),
     }
 }

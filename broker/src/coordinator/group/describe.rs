@@ -1,16 +1,16 @@
 //! ListGroups and DescribeGroups: what readers may know of the groups of a shard.
 
 use kafka_protocol::messages::GroupId;
+use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::protocol::StrBytes;
 
 use super::classic::{ClassicGroup, Member, State};
+use super::kind::Group;
 use super::shard::Shard;
+use crate::controller::Image;
 use crate::error::ErrorCode;
-
-/// The only type of group that this coordinator has. Kafka's spelling.
-const CLASSIC: &str = "classic";
 
 impl Shard {
     /// The groups in one of `states` and of one of `types`; no filter lets all through.
@@ -18,32 +18,51 @@ impl Shard {
         let is_in = |filter: &[String], name: &str| {
             filter.is_empty() || filter.iter().any(|it| it.trim().eq_ignore_ascii_case(name))
         };
-        if !is_in(types, CLASSIC) {
-            return Vec::new();
-        }
-        let ids = self.groups.keys().chain(self.leaving.keys());
-        let mut shown: Vec<_> = ids.filter_map(|id| self.shown(id)).collect();
-        shown.sort_by(|a, b| a.id.cmp(&b.id));
-        shown.dedup_by(|a, b| a.id == b.id);
-        let shown = shown.into_iter().filter(|group| is_in(states, group.state.name()));
-        shown.map(listed).collect()
+        let shown = self
+            .groups
+            .iter_committed()
+            .filter(|(_, group)| is_in(types, group.kind()) && is_in(states, group.state_name()));
+        shown.map(|(id, group)| listed(id, group)).collect()
     }
 
     pub(super) fn describe(&self, groups: &[GroupId], version: i16) -> Vec<DescribedGroup> {
-        let describe = |id: &GroupId| match self.shown(id) {
-            Some(group) => described(group),
-            None => unknown(id, version),
+        let describe = |id: &GroupId| match self.groups.committed(id) {
+            Some(Group::Classic(group)) => described(group),
+            Some(_) => unknown(id, version, "is not a classic group"),
+            None => unknown(id, version, "not found"),
+        };
+        groups.iter().map(describe).collect()
+    }
+
+    pub(super) fn describe_consumers(
+        &self,
+        groups: &[GroupId],
+        default_assignor: &str,
+        image: &Image,
+    ) -> Vec<DescribedConsumerGroup> {
+        let describe = |id: &GroupId| match self.groups.committed(id) {
+            Some(Group::Consumer(group)) => group.describe(default_assignor, image),
+            Some(_) => unknown_consumer(id, "is not a consumer group"),
+            None => unknown_consumer(id, "not found"),
         };
         groups.iter().map(describe).collect()
     }
 }
 
-fn listed(group: &ClassicGroup) -> ListedGroup {
+fn listed(id: &str, group: &Group) -> ListedGroup {
     ListedGroup::default()
-        .with_group_id(GroupId(StrBytes::from_string(group.id.clone())))
-        .with_protocol_type(text(group.protocol_type.as_ref()))
-        .with_group_state(StrBytes::from_static_str(group.state.name()))
-        .with_group_type(StrBytes::from_static_str(CLASSIC))
+        .with_group_id(GroupId(StrBytes::from_string(id.to_owned())))
+        .with_protocol_type(group.protocol_type())
+        .with_group_state(StrBytes::from_static_str(group.state_name()))
+        .with_group_type(StrBytes::from_static_str(group.kind()))
+}
+
+fn unknown_consumer(id: &GroupId, why: &str) -> DescribedConsumerGroup {
+    let message = format!("Group {} {why}.", id.as_str());
+    DescribedConsumerGroup::default()
+        .with_group_id(id.clone())
+        .with_error_code(ErrorCode::GroupIdNotFound.code())
+        .with_error_message(Some(StrBytes::from_string(message)))
 }
 
 fn described(group: &ClassicGroup) -> DescribedGroup {
@@ -68,14 +87,14 @@ fn described(group: &ClassicGroup) -> DescribedGroup {
 }
 
 /// Until version 5 an unknown group is a dead one; from 6 on it is an error (KIP-1043).
-fn unknown(id: &GroupId, version: i16) -> DescribedGroup {
+fn unknown(id: &GroupId, version: i16, why: &str) -> DescribedGroup {
     let answer = DescribedGroup::default()
         .with_group_id(id.clone())
         .with_group_state(StrBytes::from_static_str(State::Dead.name()));
     if version < 6 {
         return answer;
     }
-    let message = format!("Group {} not found.", id.as_str());
+    let message = format!("Group {} {why}.", id.as_str());
     answer
         .with_error_code(ErrorCode::GroupIdNotFound.code())
         .with_error_message(Some(StrBytes::from_string(message)))

@@ -1,16 +1,17 @@
 //! What the pure parts ask of the runtime: answers, timers, records.
 
+use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use kafka_protocol::messages::{
-    HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse,
-    OffsetDeleteResponse, SyncGroupResponse,
+    ConsumerGroupHeartbeatResponse, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
 };
 
-use super::classic::{Slot, Timer};
 use super::shard::Shard;
+use super::timers::{Slot, Timer};
 use crate::coordinator::runtime;
 pub use crate::coordinator::runtime::Token;
 use crate::error::ErrorCode;
@@ -22,11 +23,13 @@ pub enum Answer {
     Sync(SyncGroupResponse),
     Heartbeat(HeartbeatResponse),
     Leave(LeaveGroupResponse),
+    ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
     OffsetCommit(OffsetCommitResponse),
     OffsetFetch(OffsetFetchResponseGroup),
     OffsetDelete(OffsetDeleteResponse),
     List(Result<Vec<ListedGroup>, ErrorCode>),
     Describe(Vec<DescribedGroup>),
+    ConsumerDescribe(Vec<DescribedConsumerGroup>),
     Delete(Vec<DeletableGroupResult>),
 }
 

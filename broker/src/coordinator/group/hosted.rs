@@ -7,12 +7,13 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::call::{Asked, Call};
-use super::classic::{Continuation, Slot, Timer, append_error};
+use super::classic::{Continuation, append_error};
 use super::effects::{Answer, Effects, Token};
 use super::offsets::Write;
 use super::records::Record;
 use super::settings::GroupSettings;
 use super::shard::Shard;
+use super::timers::{Slot, Timer};
 use crate::coordinator::runtime::{Context, CoordinatorShard, GROUP_METADATA_TOPIC};
 use crate::error::ErrorCode;
 use crate::types::{LeaderEpoch, Offset};
@@ -76,7 +77,7 @@ impl CoordinatorShard for Shard {
         asked: &Asked,
         context: &Context<'_, Self>,
     ) -> Effects {
-        self.handle(token, call.with_token(token), asked, context.settings, context.now)
+        self.handle(token, call.with_token(token), asked, context)
     }
 
     fn handle_all(
@@ -91,7 +92,7 @@ impl CoordinatorShard for Shard {
     }
 
     fn expire(&mut self, group: &String, timer: Timer, context: &Context<'_, Self>) -> Effects {
-        self.expire(group, timer, context.settings, context.now)
+        self.expire(group, timer, context)
     }
 
     fn stored(
@@ -101,7 +102,7 @@ impl CoordinatorShard for Shard {
         result: Result<(), ErrorCode>,
         context: &Context<'_, Self>,
     ) -> Effects {
-        self.stored(group, then, result, context.settings, context.now)
+        self.stored(group, then, result, context)
     }
 
     fn commit_up_to(&mut self, write: Write) {
@@ -109,7 +110,7 @@ impl CoordinatorShard for Shard {
     }
 
     fn take_back(&mut self, write: Write, code: ErrorCode, context: &Context<'_, Self>) -> Effects {
-        self.take_back(write, code, context.settings, context.now)
+        self.take_back(write, code, context)
     }
 
     fn load(
@@ -135,15 +136,15 @@ impl CoordinatorShard for Shard {
     }
 
     fn loaded(&mut self, context: &Context<'_, Self>) -> Effects {
-        self.loaded(context.settings, context.now)
+        self.loaded(context)
     }
 
     fn unload(&mut self, context: &Context<'_, Self>) -> Effects {
-        self.unload(context.settings, context.now)
+        self.unload(context)
     }
 
     fn sweep(&mut self, context: &Context<'_, Self>) -> Effects {
-        self.expire_offsets(context.settings, context.now)
+        self.expire_offsets(context)
     }
 
     fn topics_deleted(&mut self, topics: &[(String, Uuid)], _: &Context<'_, Self>) -> Effects {

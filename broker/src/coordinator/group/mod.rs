@@ -1,19 +1,29 @@
-//! Consumer groups of the classic protocol and their committed offsets.
+//! Groups of all kinds and their committed offsets.
 
+pub mod assignor;
 pub mod call;
 pub mod classic;
+pub mod consumer;
 #[cfg(test)]
 mod conversation;
+#[cfg(test)]
+mod conversation_consumer;
 mod describe;
 
 pub mod effects;
+mod expiry;
 mod hosted;
+pub mod kind;
+pub mod modern;
 pub mod offsets;
 #[cfg(test)]
 mod properties;
 pub mod records;
+mod requests;
 pub mod settings;
 pub mod shard;
+pub mod timeline;
+pub mod timers;
 #[cfg(test)]
 mod versions;
 

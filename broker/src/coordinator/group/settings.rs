@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use super::assignor::{RANGE, UNIFORM};
+use super::consumer::MigrationPolicy;
 use crate::config::Settings;
+use crate::controller::{Image, ResourceType};
 
 /// Resolved from the broker's settings; the defaults are Kafka 4.3.1's.
 #[derive(Debug, Clone)]
@@ -25,9 +28,107 @@ pub struct GroupSettings {
     pub offsets_retention_check_interval: Duration,
     /// `offsets.commit.timeout.ms`
     pub offsets_commit_timeout: Duration,
+    pub consumer: ConsumerSettings,
+}
+
+/// `group.consumer.*`: what holds for groups that set nothing themselves, and what they may set.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// Whether the consumer protocol is among `group.coordinator.rebalance.protocols`.
+    pub enabled: bool,
+    pub session_timeout: Range,
+    pub heartbeat_interval: Range,
+    pub assignment_interval: Range,
+    pub max_size: usize,
+    /// The default first.
+    pub assignors: Vec<String>,
+    pub migration_policy: MigrationPolicy,
+    pub regex_refresh_interval_ms: i32,
+}
+
+/// A time in milliseconds, and between which a group may choose its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    pub default: i32,
+    pub min: i32,
+    pub max: i32,
+}
+
+impl Range {
+    /// What was set, forced between the ends: these may have changed since.
+    fn of(self, set: Option<&String>) -> i32 {
+        let set = set.and_then(|value| value.trim().parse::<i32>().ok());
+        set.map_or(self.default, |value| value.min(self.max).max(self.min))
+    }
+}
+
+impl ConsumerSettings {
+    pub fn default_assignor(&self) -> &str {
+        self.assignors.first().map_or(UNIFORM, String::as_str)
+    }
+
+    fn of(settings: &Settings) -> Self {
+        let range = |default, min, max| Range { default, min, max };
+        let enabled = |name: &String| name.eq_ignore_ascii_case("consumer");
+        Self {
+            enabled: settings.group_rebalance_protocols.iter().any(enabled),
+            session_timeout: range(
+                settings.group_consumer_session_timeout_ms,
+                settings.group_consumer_min_session_timeout_ms,
+                settings.group_consumer_max_session_timeout_ms,
+            ),
+            heartbeat_interval: range(
+                settings.group_consumer_heartbeat_interval_ms,
+                settings.group_consumer_min_heartbeat_interval_ms,
+                settings.group_consumer_max_heartbeat_interval_ms,
+            ),
+            assignment_interval: range(
+                settings.group_consumer_assignment_interval_ms,
+                settings.group_consumer_min_assignment_interval_ms,
+                settings.group_consumer_max_assignment_interval_ms,
+            ),
+            max_size: settings.group_consumer_max_size.max(0) as usize,
+            assignors: settings.group_consumer_assignors.clone(),
+            migration_policy: MigrationPolicy::of(&settings.group_consumer_migration_policy),
+            regex_refresh_interval_ms: settings.group_consumer_regex_refresh_interval_ms,
+        }
+    }
+}
+
+impl Default for ConsumerSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            session_timeout: Range { default: 45_000, min: 45_000, max: 60_000 },
+            heartbeat_interval: Range { default: 5_000, min: 5_000, max: 15_000 },
+            assignment_interval: Range { default: 1_000, min: 0, max: 15_000 },
+            max_size: i32::MAX as usize,
+            assignors: vec![UNIFORM.to_owned(), RANGE.to_owned()],
+            migration_policy: MigrationPolicy::Bidirectional,
+            regex_refresh_interval_ms: 600_000,
+        }
+    }
 }
 
 impl GroupSettings {
+    /// How long a member of a consumer group may be silent.
+    pub fn session_timeout_ms(&self, image: &Image, group: &str) -> i32 {
+        let set = image.config(ResourceType::Group, group).get("consumer.session.timeout.ms");
+        self.consumer.session_timeout.of(set)
+    }
+
+    /// How often such a member shall be heard of.
+    pub fn heartbeat_interval_ms(&self, image: &Image, group: &str) -> i32 {
+        let set = image.config(ResourceType::Group, group).get("consumer.heartbeat.interval.ms");
+        self.consumer.heartbeat_interval.of(set)
+    }
+
+    /// How long a target assignment of a consumer group stands at least.
+    pub fn assignment_interval_ms(&self, image: &Image, group: &str) -> i64 {
+        let set = image.config(ResourceType::Group, group).get("consumer.assignment.interval.ms");
+        i64::from(self.consumer.assignment_interval.of(set))
+    }
+
     pub fn of(settings: &Settings) -> Self {
         Self {
             min_session_timeout_ms: settings.group_min_session_timeout_ms,
@@ -40,6 +141,7 @@ impl GroupSettings {
             ),
             offsets_retention_check_interval: settings.offsets_retention_check_interval,
             offsets_commit_timeout: settings.offsets_commit_timeout,
+            consumer: ConsumerSettings::of(settings),
             ..Self::default()
         }
     }
@@ -57,6 +159,7 @@ impl Default for GroupSettings {
             offsets_retention: Duration::from_hours(7 * 24),
             offsets_retention_check_interval: Duration::from_mins(10),
             offsets_commit_timeout: Duration::from_secs(5),
+            consumer: ConsumerSettings::default(),
         }
     }
 }

@@ -351,9 +351,13 @@ impl<S: CoordinatorShard> Driver<S> {
         for (key, change) in timers {
             match change {
                 TimerChange::Set { slot, after_ms, timer } => {
-                    let after = Duration::from_millis(after_ms.max(0) as u64);
-                    let at = self.means.env.clock.now() + after;
-                    self.timers.set((partition, key, slot), at, timer);
+                    self.set_timer((partition, key, slot), after_ms, timer);
+                }
+                TimerChange::SetIfAbsent { slot, after_ms, timer } => {
+                    let place = (partition, key, slot);
+                    if !self.timers.holds(&place) {
+                        self.set_timer(place, after_ms, timer);
+                    }
                 }
                 TimerChange::Cancel(slot) => self.timers.cancel(&(partition, key, slot)),
             }
@@ -381,6 +385,11 @@ impl<S: CoordinatorShard> Driver<S> {
         if at_once {
             self.append(partition);
         }
+    }
+
+    fn set_timer(&mut self, place: (i32, S::Key, S::Slot), after_ms: i64, timer: S::Timer) {
+        let after = Duration::from_millis(after_ms.max(0) as u64);
+        self.timers.set(place, self.means.env.clock.now() + after, timer);
     }
 
     fn append_all(&mut self) {

@@ -13,7 +13,17 @@ pub type Write = u64;
 /// A timer is set, or stopped. Setting a slot again replaces what it held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimerChange<Slot, Timer> {
-    Set { slot: Slot, after_ms: i64, timer: Timer },
+    Set {
+        slot: Slot,
+        after_ms: i64,
+        timer: Timer,
+    },
+    /// Unless the slot holds one already.
+    SetIfAbsent {
+        slot: Slot,
+        after_ms: i64,
+        timer: Timer,
+    },
     Cancel(Slot),
 }
 

@@ -158,13 +158,12 @@ fn commit(offset: i64) -> Call {
     let topic = OffsetCommitRequestTopic::default()
         .with_name(TopicName(StrBytes::from_static_str("t")))
         .with_partitions(vec![partition]);
-    Call::OffsetCommit(
-        OffsetCommitRequest::default()
-            .with_group_id(GroupId(StrBytes::from_static_str("g")))
-            .with_generation_id_or_member_epoch(-1)
-            .with_retention_time_ms(-1)
-            .with_topics(vec![topic]),
-    )
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("g")))
+        .with_generation_id_or_member_epoch(-1)
+        .with_retention_time_ms(-1)
+        .with_topics(vec![topic]);
+    Call::OffsetCommit { request, version: 9 }
 }
 
 fn committed(answer: Answer) -> Option<ErrorCode> {

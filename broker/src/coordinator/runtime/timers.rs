@@ -35,6 +35,10 @@ impl<S: CoordinatorShard> Timers<S> {
         self.by_time.insert(due, (place, timer));
     }
 
+    pub fn holds(&self, place: &At<S>) -> bool {
+        self.by_place.contains_key(place)
+    }
+
     pub fn cancel(&mut self, place: &At<S>) {
         if let Some(due) = self.by_place.remove(place) {
             self.by_time.remove(&due);

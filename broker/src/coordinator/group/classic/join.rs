@@ -35,7 +35,7 @@ impl JoinCall {
 
     /// From version 4 on a client must come back with the id it was given (KIP-394): else a client
     /// whose answer was lost leaves a member behind with each try.
-    fn must_know_its_id(&self) -> bool {
+    pub fn must_know_its_id(&self) -> bool {
         self.version >= 4
     }
 
@@ -44,7 +44,7 @@ impl JoinCall {
         self.version >= 9
     }
 
-    fn rebalance_timeout_ms(&self) -> i32 {
+    pub fn rebalance_timeout_ms(&self) -> i32 {
         match self.request.rebalance_timeout_ms {
             // Version 0 has none.
             -1 => self.request.session_timeout_ms,

@@ -28,14 +28,43 @@ pub struct Member {
     pub(super) is_new: bool,
 }
 
+/// A member that nobody waits for.
+#[derive(Debug)]
+pub struct Standing {
+    pub id: String,
+    pub instance_id: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    pub rebalance_timeout_ms: i32,
+    pub session_timeout_ms: i32,
+    pub protocols: Vec<(String, Bytes)>,
+    pub assignment: Bytes,
+}
+
 impl Member {
+    pub fn standing(it: Standing) -> Self {
+        Self {
+            id: it.id,
+            instance_id: it.instance_id,
+            client_id: it.client_id,
+            client_host: it.client_host,
+            rebalance_timeout_ms: it.rebalance_timeout_ms,
+            session_timeout_ms: it.session_timeout_ms,
+            protocols: it.protocols,
+            assignment: it.assignment,
+            parked_join: None,
+            parked_sync: None,
+            is_new: false,
+        }
+    }
+
     pub(super) fn from_record(record: MemberMetadata, protocol: Option<&str>) -> Self {
         let timeout = match record.rebalance_timeout {
             -1 => record.session_timeout,
             timeout => timeout,
         };
         let protocol = protocol.unwrap_or_default().to_owned();
-        Self {
+        Self::standing(Standing {
             id: record.member_id,
             instance_id: record.group_instance_id,
             client_id: record.client_id,
@@ -44,10 +73,7 @@ impl Member {
             session_timeout_ms: record.session_timeout,
             protocols: vec![(protocol, record.subscription)],
             assignment: record.assignment,
-            parked_join: None,
-            parked_sync: None,
-            is_new: false,
-        }
+        })
     }
 
     /// What the member said about `protocol`; empty for none.
@@ -137,7 +163,7 @@ impl Members {
         self.parked_joins
     }
 
-    pub(super) fn insert(&mut self, member: Member) {
+    pub(in super::super) fn insert(&mut self, member: Member) {
         self.remove(&member.id);
         if let Some(instance) = &member.instance_id {
             self.by_instance.insert(instance.clone(), member.id.clone());
@@ -193,7 +219,7 @@ impl Members {
         self.by_id.get_mut(id)?.parked_sync.replace(token)
     }
 
-    pub(super) fn set_assignment(&mut self, id: &str, assignment: Bytes) {
+    pub(in super::super) fn set_assignment(&mut self, id: &str, assignment: Bytes) {
         if let Some(member) = self.by_id.get_mut(id) {
             member.assignment = assignment;
         }

@@ -24,7 +24,8 @@
 //!
 //! The behaviour follows Kafka 4.3.1, error code by error code. Ties that Kafka decides by the
 //! order of a hash map (the next leader, the protocol among equal votes) are decided by name here.
-//! Deliberately absent: upgrade to and downgrade from the consumer protocol (KIP-848).
+//! Becoming a consumer group, and coming back from being one, is in
+//! [`consumer`](super::consumer).
 
 mod join;
 mod leave;
@@ -39,10 +40,11 @@ use bytes::Bytes;
 
 use super::effects::{Effects, TimerChange, Token};
 use super::records::{GroupMetadataValue, MemberMetadata, Record};
+pub use super::timers::{Slot, Timer};
 use crate::error::ErrorCode;
 use crate::types::Millis;
 pub use join::{JoinCall, refusal as refuse_join};
-pub use member::{Member, Members};
+pub use member::{Member, Members, Standing};
 pub use step::Step;
 pub use sync::refusal as refuse_sync;
 
@@ -68,28 +70,6 @@ impl State {
             Self::Dead => "Dead",
         }
     }
-}
-
-/// A group has at most one timer per slot.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Slot {
-    /// Of a member, or a pending member.
-    Session(String),
-    Join,
-    Sync,
-}
-
-/// What ran out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Timer {
-    /// A member, or pending member, was silent for its session timeout.
-    Session { member: String },
-    /// The first rebalance of an empty group waits for more members, at most `remaining_ms` longer.
-    InitialJoin { delay_ms: i64, remaining_ms: i64 },
-    /// The members had their rebalance timeout to join.
-    Join,
-    /// The members had their rebalance timeout to fetch their assignment.
-    Sync { generation: i32 },
 }
 
 /// What a group goes on with once its record is stored, or could not be.
@@ -201,6 +181,34 @@ impl ClassicGroup {
         Record::group(&self.id, Some(value))
     }
 
+    /// The record of the group as it is.
+    pub fn stored_record(&self) -> Record {
+        self.record(|member| member.assignment.clone())
+    }
+
+    /// Members of a consumer group of epoch `generation` go on as a stable classic one.
+    pub fn take_over(&mut self, generation: i32) {
+        self.state = State::Stable;
+        self.generation = generation;
+        self.protocol_type = Some(CONSUMER.to_owned());
+        self.protocol = self.members.vote();
+        self.leader = self.members.first_id();
+        self.subscribed = self.read_subscriptions();
+    }
+
+    /// The group becomes one of another kind: whoever waits joins that.
+    pub fn hand_over(&mut self, step: &mut Step<'_>) {
+        for id in self.members.ids() {
+            self.answer_parked_join(&id, ErrorCode::RebalanceInProgress, step);
+            self.answer_parked_sync(&id, ErrorCode::RebalanceInProgress, step);
+        }
+    }
+
+    /// Members leave a group of another kind, or have it rebalance.
+    pub fn rebalance(&mut self, step: &mut Step<'_>) {
+        self.rebalance_or_complete(step);
+    }
+
     /// The record that makes a new group known before it has a generation.
     fn created_record(&self) -> Record {
         let current_state_timestamp = self.state_since.unwrap_or(-1);
@@ -219,6 +227,9 @@ impl ClassicGroup {
             }
             Timer::Join => self.complete_join(step),
             Timer::Sync { generation } => self.sync_expired(generation, step),
+            // Of a consumer group, which this may have been.
+            Timer::Rebalance { .. } | Timer::Rejoin { .. } | Timer::Resync { .. } => {}
+            Timer::Patterns => {}
         }
     }
 
@@ -245,10 +256,20 @@ impl ClassicGroup {
         }
     }
 
-    /// The partition is loaded: sessions begin anew.
+    /// The group is there: loaded, made of a consumer group, or back because what replaced it was
+    /// taken back. Sessions begin anew.
     pub fn loaded(&mut self, step: &mut Step<'_>) {
         for member in self.members.iter() {
             step.set_session(&self.id, &member.id, i64::from(member.session_timeout_ms));
+        }
+        let timeout_ms = self.members.rebalance_timeout_ms();
+        match self.state {
+            State::PreparingRebalance => step.set(&self.id, Slot::Join, timeout_ms, Timer::Join),
+            State::CompletingRebalance => {
+                let timer = Timer::Sync { generation: self.generation };
+                step.set(&self.id, Slot::Sync, timeout_ms, timer);
+            }
+            State::Empty | State::Stable | State::Dead => {}
         }
         if self.members.len() > step.settings.max_size {
             // The setting was lowered. A rebalance lets the consumers commit before some must go.

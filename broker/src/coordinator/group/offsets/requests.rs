@@ -18,7 +18,6 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::{Committed, Offsets, View};
-use crate::coordinator::group::classic::ClassicGroup;
 use crate::coordinator::group::records::{OffsetCommitValue, Record};
 use crate::error::ErrorCode;
 use crate::types::Millis;
@@ -119,22 +118,23 @@ fn fetched(partition: i32, value: Option<&Committed>) -> OffsetFetchResponsePart
 /// The answer, and the tombstones that make it true. Topics that a member reads are kept.
 pub fn delete(
     offsets: &Offsets,
-    group: &ClassicGroup,
     request: &OffsetDeleteRequest,
+    is_read: impl Fn(&str) -> bool,
 ) -> (OffsetDeleteResponse, Vec<Record>) {
+    let group = request.group_id.as_str();
     let mut records = Vec::new();
     let topics = request.topics.iter().map(|topic| {
-        let subscribed = group.is_subscribed_to(&topic.name);
+        let subscribed = is_read(&topic.name);
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
             let answer = OffsetDeleteResponsePartition::default().with_partition_index(index);
             if subscribed {
                 return answer.with_error_code(ErrorCode::GroupSubscribedToTopic.code());
             }
-            if offsets.get(&group.id, &topic.name, index, View::Newest).is_some()
-                || offsets.is_unstable(&group.id, &topic.name, index)
+            if offsets.get(group, &topic.name, index, View::Newest).is_some()
+                || offsets.is_unstable(group, &topic.name, index)
             {
-                records.push(Record::offset(&group.id, &topic.name, index, None));
+                records.push(Record::offset(group, &topic.name, index, None));
             }
             answer
         });

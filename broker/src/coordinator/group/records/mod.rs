@@ -1,19 +1,27 @@
-//! The records of `__consumer_offsets` that classic groups and committed offsets are made of, as
-//! Kafka 4.3.1 writes them.
+//! The records of `__consumer_offsets` that groups and committed offsets are made of, as Kafka
+//! 4.3.1 writes them: offsets and classic groups here, each newer kind of group in a file of its
+//! own.
 //!
 //! A key is the record type (2 bytes) and the key's fields; a value is its version (2 bytes) and
 //! the value's fields; a null value deletes what the key names. Every version of the two values is
 //! read. Written are, as Kafka does: OffsetCommitValue 4, or 1 when the client asked for a
 //! retention time of its own, and GroupMetadataValue 3.
 //!
-//! Deliberately absent: all other record types (consumer, share and streams groups). They are
-//! named by [`Key::Other`], skipped when a partition is loaded and stay on disk.
+//! Deliberately absent: the record types of share and streams groups. They are named by
+//! [`Record::Other`], skipped when a partition is loaded and stay on disk.
+
+mod consumer;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
 use crate::types::{Millis, Offset};
 use crate::wire::message::{Field, Malformed, Message};
+pub use consumer::{
+    Classic, ClassicMember, ClassicProtocol, ConsumerRecord, CurrentTopic, CurrentValue,
+    EpochValue, GroupKey, MemberKey, MemberValue, PatternKey, PatternValue, TargetMemberValue,
+    TargetTopic, TargetValue,
+};
 
 crate::message! {
     /// Type 0 (until Kafka 0.9) and 1: an offset that a group committed for a partition.
@@ -66,20 +74,12 @@ const GROUP_METADATA_VERSION: i16 = 3;
 const OFFSET_COMMIT_VERSION: i16 = 4;
 const OFFSET_COMMIT_VERSION_WITH_EXPIRY: i16 = 1;
 
-/// What a record is about.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Key {
-    Offset(OffsetCommitKey),
-    Group(GroupMetadataKey),
-    /// A record type that this broker does not build.
-    Other(i16),
-}
-
 /// A record to be written, or one that was read: `None` deletes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     Offset(OffsetCommitKey, Option<OffsetCommitValue>),
     Group(GroupMetadataKey, Option<GroupMetadataValue>),
+    Consumer(ConsumerRecord),
     /// A record type that this broker does not build.
     Other(i16),
 }
@@ -101,44 +101,62 @@ impl Record {
 
     /// Key and value as they stand in the log; `None` for a type that is never written.
     pub fn encode(&self) -> Option<(Bytes, Option<Bytes>)> {
-        let mut key = BytesMut::new();
-        let value = match self {
-            Self::Offset(offset, value) => {
-                key.put_i16(1);
-                offset.encode(0, &mut key);
-                value.as_ref().map(|value| match value.expire_timestamp {
-                    -1 => versioned(value, OFFSET_COMMIT_VERSION),
-                    _ => versioned(value, OFFSET_COMMIT_VERSION_WITH_EXPIRY),
-                })
+        Some(match self {
+            Self::Offset(key, value) => {
+                let version = match value {
+                    Some(value) if value.expire_timestamp != -1 => {
+                        OFFSET_COMMIT_VERSION_WITH_EXPIRY
+                    }
+                    _ => OFFSET_COMMIT_VERSION,
+                };
+                (encode_key(1, key), value.as_ref().map(|value| versioned(value, version)))
             }
-            Self::Group(group, value) => {
-                key.put_i16(2);
-                group.encode(0, &mut key);
-                value.as_ref().map(|value| versioned(value, GROUP_METADATA_VERSION))
+            Self::Group(key, value) => {
+                let value = value.as_ref().map(|value| versioned(value, GROUP_METADATA_VERSION));
+                (encode_key(2, key), value)
             }
+            Self::Consumer(record) => record.encode(),
             Self::Other(_) => return None,
-        };
-        Some((key.freeze(), value))
+        })
     }
 
-    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Self, Malformed> {
-        match Key::decode(key)? {
-            Key::Offset(key) => Ok(Self::Offset(key, value.map(take_versioned).transpose()?)),
-            Key::Group(key) => Ok(Self::Group(key, value.map(take_versioned).transpose()?)),
-            Key::Other(kind) => Ok(Self::Other(kind)),
+    pub fn decode(mut key: &[u8], value: Option<&[u8]>) -> Result<Self, Malformed> {
+        let key = &mut key;
+        match i16::take(key, 0, false)? {
+            0 | 1 => Ok(Self::Offset(take_key(key)?, take_value(value)?)),
+            2 => Ok(Self::Group(take_key(key)?, take_value(value)?)),
+            kind => {
+                let consumer = ConsumerRecord::decode(kind, key, value)?;
+                Ok(consumer.map_or(Self::Other(kind), Self::Consumer))
+            }
         }
     }
 }
 
-impl Key {
-    fn decode(mut key: &[u8]) -> Result<Self, Malformed> {
-        let input = &mut key;
-        match i16::take(input, 0, false)? {
-            0 | 1 => OffsetCommitKey::decode(input, 0).map(Self::Offset),
-            2 => GroupMetadataKey::decode(input, 0).map(Self::Group),
-            other => Ok(Self::Other(other)),
-        }
+impl From<ConsumerRecord> for Record {
+    fn from(record: ConsumerRecord) -> Self {
+        Self::Consumer(record)
     }
+}
+
+fn encode_key(kind: i16, key: &impl Message) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_i16(kind);
+    key.encode(0, &mut out);
+    out.freeze()
+}
+
+/// A key of type `kind` with a value in version 0.
+fn pair<K: Message, V: Message>(kind: i16, key: &K, value: Option<&V>) -> (Bytes, Option<Bytes>) {
+    (encode_key(kind, key), value.map(|value| versioned(value, 0)))
+}
+
+fn take_key<K: Message>(key: &mut &[u8]) -> Result<K, Malformed> {
+    K::decode(key, 0)
+}
+
+fn take_value<V: Message>(value: Option<&[u8]>) -> Result<Option<V>, Malformed> {
+    value.map(take_versioned).transpose()
 }
 
 fn versioned<M: Message>(message: &M, version: i16) -> Bytes {
@@ -201,8 +219,8 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_named_and_its_value_not_looked_at() {
-        assert_eq!(Record::decode(b"\0\x03\0\x01g", Some(b"nonsense")), Ok(Record::Other(3)));
-        assert_eq!(Record::Other(3).encode(), None);
+        assert_eq!(Record::decode(b"\0\x0a\0\x01g", Some(b"nonsense")), Ok(Record::Other(10)));
+        assert_eq!(Record::Other(10).encode(), None);
     }
 
     fn members() -> impl Strategy<Value = MemberMetadata> {

@@ -1,0 +1,168 @@
+//! The kinds of groups that share a name space: one name, one kind at a time.
+//!
+//! A kind that comes later gets a variant here, a folder of its own, its records
+//! ([`records`](super::records)) and timers ([`timers`](super::timers)); [`modern`](super::modern)
+//! holds what it can build on. What a request means for each kind is decided in
+//! [`requests`](super::requests).
+
+use kafka_protocol::protocol::StrBytes;
+
+use super::classic::{self, ClassicGroup, Step};
+use super::consumer::{self, ConsumerGroup};
+use super::effects::{Effects, TimerChange};
+use super::records::Record;
+use super::settings::GroupSettings;
+use super::timers::{Slot, Timer};
+use crate::controller::Image;
+use crate::error::ErrorCode;
+use crate::types::Millis;
+
+#[derive(Debug, Clone)]
+pub enum Group {
+    Classic(Box<ClassicGroup>),
+    Consumer(Box<ConsumerGroup>),
+}
+
+impl Group {
+    pub fn classic(group: ClassicGroup) -> Self {
+        Self::Classic(Box::new(group))
+    }
+
+    /// Kafka's name of the kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Classic(_) => "classic",
+            Self::Consumer(_) => "consumer",
+        }
+    }
+
+    pub fn state_name(&self) -> &'static str {
+        match self {
+            Self::Classic(group) => group.state.name(),
+            Self::Consumer(group) => group.state().name(),
+        }
+    }
+
+    pub fn protocol_type(&self) -> StrBytes {
+        match self {
+            Self::Classic(group) => {
+                let name = group.protocol_type.clone();
+                name.map(StrBytes::from_string).unwrap_or_default()
+            }
+            Self::Consumer(_) => StrBytes::from_static_str(classic::CONSUMER),
+        }
+    }
+
+    pub fn as_classic(&self) -> Option<&ClassicGroup> {
+        match self {
+            Self::Classic(group) => Some(group),
+            Self::Consumer(_) => None,
+        }
+    }
+
+    pub fn as_consumer(&self) -> Option<&ConsumerGroup> {
+        match self {
+            Self::Consumer(group) => Some(group),
+            Self::Classic(_) => None,
+        }
+    }
+
+    pub fn as_consumer_mut(&mut self) -> Option<&mut ConsumerGroup> {
+        match self {
+            Self::Consumer(group) => Some(group),
+            Self::Classic(_) => None,
+        }
+    }
+
+    /// Whether a member reads `topic`, or might.
+    pub fn is_subscribed_to(&self, topic: &str) -> bool {
+        match self {
+            Self::Classic(group) => group.is_subscribed_to(topic),
+            Self::Consumer(group) => group.topics.contains(topic),
+        }
+    }
+
+    /// From when on an offset committed at `committed` counts as unused; `None`: it is in use.
+    pub fn unused_since(&self, committed: Millis) -> Option<Millis> {
+        match self {
+            Self::Classic(group) => group.unused_since(committed),
+            Self::Consumer(group) => group.unused_since(committed),
+        }
+    }
+
+    /// Refuses the deletion of offsets while their use cannot be told.
+    pub fn validate_offset_delete(&self) -> Result<(), ErrorCode> {
+        match self {
+            Self::Classic(group) => group.validate_offset_delete(),
+            Self::Consumer(_) => Ok(()),
+        }
+    }
+
+    pub fn validate_delete(&self) -> Result<(), ErrorCode> {
+        match self {
+            Self::Classic(group) => group.validate_delete(),
+            Self::Consumer(group) if group.is_empty() => Ok(()),
+            Self::Consumer(_) => Err(ErrorCode::NonEmptyGroup),
+        }
+    }
+
+    /// The records that delete the group.
+    pub fn tombstones(&self, id: &str) -> Vec<Record> {
+        match self {
+            Self::Classic(_) => vec![Record::group(id, None)],
+            Self::Consumer(group) => {
+                group.tombstones(None).into_iter().map(Record::Consumer).collect()
+            }
+        }
+    }
+
+    /// Stops all timers, for a group that is no more.
+    pub fn cancel_timers(&self, effects: &mut Effects) {
+        match self {
+            Self::Classic(group) => group.cancel_timers(effects),
+            Self::Consumer(group) => {
+                let of_members = group.members().flat_map(|member| {
+                    [Slot::Session, Slot::Rebalance, Slot::Rejoin, Slot::Resync]
+                        .map(|slot| slot(member.id.to_string()))
+                });
+                for slot in of_members.chain([Slot::Patterns]) {
+                    effects.timers.push((group.id.to_string(), TimerChange::Cancel(slot)));
+                }
+            }
+        }
+    }
+
+    /// The group is there: its members' sessions begin anew.
+    pub fn loaded(&mut self, image: &Image, step: &mut Step<'_>) {
+        match self {
+            Self::Classic(group) => group.loaded(step),
+            Self::Consumer(group) => loaded(group, step.settings, image, step.effects),
+        }
+    }
+
+    /// The group ends here: whoever waits within it is told `code`.
+    pub fn unload(&mut self, code: ErrorCode, step: &mut Step<'_>) {
+        match self {
+            Self::Classic(group) => group.unload(code, step),
+            // Nobody waits in a consumer group: all are answered at once.
+            Self::Consumer(_) => {}
+        }
+    }
+}
+
+fn loaded(group: &ConsumerGroup, settings: &GroupSettings, image: &Image, effects: &mut Effects) {
+    let mut set = |slot, after_ms: i32, timer| {
+        let change = TimerChange::Set { slot, after_ms: i64::from(after_ms), timer };
+        effects.timers.push((group.id.to_string(), change));
+    };
+    let session_ms = settings.session_timeout_ms(image, &group.id);
+    for member in group.members() {
+        let id = member.id.to_string();
+        let after_ms = member.classic_session_timeout_ms().unwrap_or(session_ms);
+        set(Slot::Session(id.clone()), after_ms, Timer::Session { member: id.clone() });
+        if member.state == consumer::MemberState::UnrevokedPartitions && !member.is_classic() {
+            let timer = Timer::Rebalance { member: id.clone(), epoch: member.epoch };
+            set(Slot::Rebalance(id), member.rebalance_timeout_ms, timer);
+        }
+    }
+}
