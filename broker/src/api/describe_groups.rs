@@ -19,7 +19,7 @@ pub const API: Api = Api::new(ApiKey::DescribeGroups, 0..=6).handled_by(handler!
 
 /// What everyone may do with a group while there is no authorizer: READ, DELETE, DESCRIBE,
 /// DESCRIBE_CONFIGS and ALTER_CONFIGS, as bits.
-const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+pub(super) const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
 async fn handle(
     broker: &Arc<Broker>,

@@ -1,11 +1,11 @@
-//! FindCoordinator: which broker coordinates a group.
+//! FindCoordinator: which broker coordinates a group, or keeps the state of a share partition.
 //!
 //! Versions 0 to 6; from 4 for several keys at once (KIP-699). The first question makes
 //! `__consumer_offsets`; until it has a leader that the client can reach, the answer is
 //! COORDINATOR_NOT_AVAILABLE, and clients ask again.
 //!
-//! Deliberately absent: coordinators of transactions and share groups, which are not built. They
-//! are refused with UNSUPPORTED_VERSION rather than with COORDINATOR_NOT_AVAILABLE, which is
+//! Deliberately absent: coordinators of transactions, which are not built. They are
+//! refused with UNSUPPORTED_VERSION rather than with COORDINATOR_NOT_AVAILABLE, which is
 //! retriable: a transactional producer would ask for ever instead of saying what is wrong. Before
 //! version 6 a share key is INVALID_REQUEST, as in Kafka; so is a type that nobody knows.
 
@@ -20,6 +20,8 @@ use crate::broker::Broker;
 use crate::controller::image::{Endpoint, Image};
 use crate::coordinator::group::partition_of;
 use crate::coordinator::runtime::GROUP_METADATA_TOPIC;
+use crate::coordinator::share::SHARE_STATE_TOPIC;
+use crate::coordinator::share::records::ShareKey;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::NodeId;
 
@@ -37,6 +39,10 @@ async fn handle(
     let image = broker.image.load();
     if image.topic(GROUP_METADATA_TOPIC).is_none() && request.key_type == GROUP {
         broker.groups.topic.make();
+    }
+    if image.topic(SHARE_STATE_TOPIC).is_none() && request.key_type == SHARE && client.version >= 6
+    {
+        broker.share_coordinator.topic.make();
     }
     let find = |key: &StrBytes| {
         let found = locate(&image, client, request.key_type, key);
@@ -64,14 +70,16 @@ fn locate<'a>(
     key_type: i8,
     key: &str,
 ) -> Result<(NodeId, &'a Endpoint), Refusal> {
-    match key_type {
-        GROUP => {}
+    let topic = match key_type {
+        GROUP => GROUP_METADATA_TOPIC,
         TRANSACTION => return Err(not_built("transactions")),
-        SHARE if client.version >= 6 => return Err(not_built("share groups")),
+        SHARE if client.version >= 6 && ShareKey::from_coordinator_key(key).is_some() => {
+            SHARE_STATE_TOPIC
+        }
         _ => return Err(ErrorCode::InvalidRequest.into()),
-    }
+    };
     let not_available = || Refusal::from(ErrorCode::CoordinatorNotAvailable);
-    let topic = image.topic(GROUP_METADATA_TOPIC).ok_or_else(not_available)?;
+    let topic = image.topic(topic).ok_or_else(not_available)?;
     let partition = partition_of(key, topic.partitions.len() as i32);
     let leader = topic.partitions.get(&partition).map(|partition| partition.leader);
     let broker = leader.and_then(|leader| image.broker(leader)).ok_or_else(not_available)?;

@@ -55,7 +55,7 @@ fn in_version(version: i16, answer: JoinGroupResponse) -> JoinGroupResponse {
 }
 
 /// As Java prints an address without a name: tools show it, and logs are searched for it.
-fn java_address(address: IpAddr) -> String {
+pub(super) fn java_address(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => format!("/{address}"),
         IpAddr::V6(address) => {

@@ -13,7 +13,8 @@ use super::{
     init_producer_id, join_group, leave_group, list_config_resources, list_groups, list_offsets,
     list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
     offset_for_leader_epoch, produce, remove_raft_voter, share_acknowledge, share_fetch,
-    share_group_state, sync_group, unregister_broker, update_features, update_raft_voter, vote,
+    share_group_describe, share_group_heartbeat, share_group_offsets, share_group_state,
+    sync_group, unregister_broker, update_features, update_raft_voter, vote,
 };
 
 /// One line for each API.
@@ -84,6 +85,11 @@ const ALL: &[Api] = &[
     describe_producers::API,
     share_acknowledge::API,
     share_fetch::API,
+    share_group_describe::API,
+    share_group_heartbeat::API,
+    share_group_offsets::ALTER,
+    share_group_offsets::DELETE,
+    share_group_offsets::DESCRIBE,
     share_group_state::DELETE,
     share_group_state::INITIALIZE,
     share_group_state::READ,

@@ -107,6 +107,11 @@ impl Shares {
         self.shared_image().load().feature("share.version") >= 1
     }
 
+    /// The way to the coordinators of states.
+    pub fn coordinator(&self) -> &dyn Persister {
+        &*self.persister
+    }
+
     pub fn image(&self) -> Arc<Image> {
         self.partitions.image()
     }
