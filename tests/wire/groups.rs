@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
     Case { name: "groups: offsets of topics by their ids", hold: offsets_by_id },
 ];
 
-fn group(text: &str) -> GroupId {
+pub fn group(text: &str) -> GroupId {
     GroupId(text_of(text))
 }
 
@@ -87,7 +87,7 @@ fn find(talk: &mut Talk) {
 }
 
 /// What a consumer of `group-topic` says of itself (version 0): Kafka looks into it.
-fn subscription() -> Bytes {
+pub fn subscription() -> Bytes {
     let topic = b"group-topic";
     let mut bytes = BytesMut::new();
     bytes.put_i16(0);

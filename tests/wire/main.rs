@@ -9,6 +9,7 @@
 //! `wire --one ADDRESS --other ADDRESS [CASE…]` prints `ok NAME` or `FAIL NAME` with the lines that
 //! differ.
 
+mod consumer_groups;
 mod controller;
 mod conversation;
 mod groups;
@@ -57,7 +58,14 @@ fn main() -> ExitCode {
     let mut failed = false;
     // Those of the controller last: brokers that do not exist would get partitions of other topics.
     let controller = if args.one_controller.is_some() { controller::CASES } else { &[] };
-    let cases = [topics::CASES, records::CASES, groups::CASES, hostile::CASES, controller];
+    let cases = [
+        topics::CASES,
+        records::CASES,
+        groups::CASES,
+        consumer_groups::CASES,
+        hostile::CASES,
+        controller,
+    ];
     for case in cases.concat() {
         if !args.cases.is_empty() && !args.cases.iter().any(|part| case.name.contains(part)) {
             continue;

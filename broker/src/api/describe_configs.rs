@@ -1,8 +1,8 @@
 //! DescribeConfigs: the settings of a topic or of this broker, where each comes from, and what for.
 //!
 //! Versions 1 to 4; from 3 with types and, when asked, documentation. Values of passwords are never
-//! told. A broker tells of itself and of the cluster-wide settings (empty name) only; loggers,
-//! client metrics and groups are not described yet and refused with INVALID_REQUEST.
+//! told. A broker tells of itself and of the cluster-wide settings (empty name) only; loggers and
+//! client metrics are not described yet and refused with INVALID_REQUEST.
 
 use std::sync::Arc;
 
@@ -56,6 +56,7 @@ impl Describer<'_> {
         let entries = match ResourceType::from_code(resource.resource_type) {
             Some(ResourceType::Topic) => self.topic(name),
             Some(ResourceType::Broker) => self.broker(name),
+            Some(ResourceType::Group) => self.group(name),
             Some(other) => refuse(format!("{other:?} settings are not described yet")),
             None => refuse(format!(
                 "Unexpected resource type {} for resource {name}",
@@ -116,6 +117,28 @@ impl Describer<'_> {
             )),
             Err(_) => refuse(format!("Broker id must be an integer, but it is: {name}")),
         }
+    }
+
+    /// The settings of a group, whether there is one or not.
+    fn group(&self, name: &str) -> Entries {
+        if name.is_empty() {
+            return refuse("Group name must not be empty".to_owned());
+        }
+        let own = self.image.config(ResourceType::Group, name);
+        let layers = self.layers(&());
+        let entries = definition::group().values().map(|definition| {
+            let set = own.get(definition.name).map(|value| Sourced {
+                name: definition.name,
+                value,
+                source: Source::Group,
+            });
+            let below = definition.synonyms.iter().flat_map(|name| layers.broker_values(name));
+            let values: Vec<_> = set.into_iter().chain(below).collect();
+            let value = values.first().map(|first| first.value.to_owned());
+            let entry = entry(definition, value).with_read_only(false);
+            self.complete(entry, definition, &values)
+        });
+        Ok(entries.collect())
     }
 
     /// All settings of this broker.

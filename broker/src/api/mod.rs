@@ -24,6 +24,8 @@ pub mod auto_create;
 pub mod begin_quorum_epoch;
 pub mod broker_heartbeat;
 pub mod broker_registration;
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 mod controller;
 pub mod controller_registration;
 pub mod create_partitions;

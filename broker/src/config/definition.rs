@@ -1,6 +1,6 @@
 //! What a setting is: its name, type, default, allowed values, and how far Ottla supports it.
 //!
-//! The definitions are two tables of text, `broker.table` and `topic.table`, read once. Refusals of
+//! The definitions are tables of text, `broker.table`, `topic.table` and `group.table`, read once. Refusals of
 //! values carry Kafka's wording, because clients and scripts match on it.
 
 use std::collections::BTreeMap;
@@ -101,6 +101,13 @@ pub fn broker() -> &'static Definitions {
 pub fn topic() -> &'static Definitions {
     static TABLE: LazyLock<Definitions> =
         LazyLock::new(|| rows(include_str!("topic.table")).map(topic_row).collect());
+    &TABLE
+}
+
+/// All settings of groups by name.
+pub fn group() -> &'static Definitions {
+    static TABLE: LazyLock<Definitions> =
+        LazyLock::new(|| rows(include_str!("group.table")).map(topic_row).collect());
     &TABLE
 }
 
@@ -335,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_default_is_a_valid_value() {
-        for definition in broker().values().chain(topic().values()) {
+        for definition in broker().values().chain(topic().values()).chain(group().values()) {
             if let Some(default) = definition.default {
                 assert_eq!(definition.check(default), Ok(()), "{}", definition.name);
             }
@@ -345,8 +352,8 @@ mod tests {
     }
 
     #[test]
-    fn every_synonym_of_a_topic_setting_is_a_broker_setting() {
-        for definition in topic().values() {
+    fn every_synonym_is_a_broker_setting() {
+        for definition in topic().values().chain(group().values()) {
             for synonym in &definition.synonyms {
                 assert!(broker().contains_key(synonym), "{synonym}");
             }
@@ -355,7 +362,9 @@ mod tests {
 
     #[test]
     fn every_setting_says_what_it_is_for_and_the_tables_are_sorted() {
-        for table in [include_str!("broker.table"), include_str!("topic.table")] {
+        for table in
+            [include_str!("broker.table"), include_str!("topic.table"), include_str!("group.table")]
+        {
             let names: Vec<_> = rows(table).map(|cells| cells[0]).collect();
             assert!(names.is_sorted());
         }

@@ -8,8 +8,10 @@
 pub mod definition;
 mod derive;
 mod environment;
+pub mod group;
 mod listeners;
 pub mod properties;
+pub mod reset;
 mod settings;
 pub mod topic;
 

@@ -56,6 +56,7 @@ pub enum Source {
     DynamicCluster = 3,
     Static = 4,
     Default = 5,
+    Group = 8,
 }
 
 /// A value, and the setting and place that it comes from.

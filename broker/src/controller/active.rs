@@ -247,6 +247,7 @@ fn bootstrap() -> Vec<Record> {
         BeginTransactionRecord { name: Some("Bootstrap records".into()) }.into(),
         FeatureLevelRecord { name: "metadata.version".into(), feature_level: METADATA_VERSION }
             .into(),
+        FeatureLevelRecord { name: "group.version".into(), feature_level: 1 }.into(),
         FeatureLevelRecord { name: "share.version".into(), feature_level: 1 }.into(),
         EndTransactionRecord {}.into(),
     ]

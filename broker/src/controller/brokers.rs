@@ -210,6 +210,7 @@ pub fn supported_features() -> Vec<(&'static str, i16, i16)> {
         ("kraft.version", 0, 1),
         ("metadata.version", METADATA_VERSION, METADATA_VERSION),
         (ELR_FEATURE, 0, 1),
+        ("group.version", 0, 1),
         ("share.version", 0, 1),
     ]
 }

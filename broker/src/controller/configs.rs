@@ -1,7 +1,7 @@
 //! Configuration of topics and brokers: set, removed, appended to.
 //!
-//! Only what differs from the defaults is a record. Topics and brokers (one, or with an empty name
-//! all of them) are known; client metrics, broker loggers and groups are refused by name.
+//! Only what differs from the defaults is a record. Topics, groups and brokers (one, or with an
+//! empty name all of them) are known; client metrics and broker loggers are refused by name.
 
 use std::collections::BTreeMap;
 
@@ -32,13 +32,9 @@ pub fn check(view: View<'_>, of: ResourceType, name: &str, value: &str) -> Resul
 
 /// Refuses values that are legal each, but not together.
 pub fn check_together(view: View<'_>, of: ResourceType, config: &Config) -> Result<(), Refusal> {
-    match of {
-        ResourceType::Topic => view
-            .rules
-            .check_together(config)
-            .map_err(|message| Refusal::new(ErrorCode::InvalidConfig, message)),
-        _ => Ok(()),
-    }
+    view.rules
+        .check_together(of, config)
+        .map_err(|message| Refusal::new(ErrorCode::InvalidConfig, message))
 }
 
 pub fn incremental(
@@ -281,6 +277,11 @@ fn find_resource(view: View<'_>, code: i8, name: &str) -> Result<ResourceType, R
                 Err(invalid(format!("Unable to parse broker name '{name}' as a base 10 number.")))
             }
         },
+        Some(ResourceType::Group) if name.is_empty() => {
+            Err(invalid("Default group resources are not allowed."))
+        }
+        // Groups need not be there.
+        Some(ResourceType::Group) => Ok(ResourceType::Group),
         Some(other) => Err(invalid(format!(
             "Configuration of {other:?} resources is not supported by this cluster yet."
         ))),

@@ -43,8 +43,8 @@ pub trait ConfigRules: Send + Sync {
     /// Is `value` legal for `name`? The message is for the client, with INVALID_CONFIG.
     fn check(&self, of: ResourceType, name: &str, value: &str) -> Result<(), String>;
 
-    /// Do the settings of a topic go together?
-    fn check_together(&self, overrides: &Config) -> Result<(), String>;
+    /// Do the settings of a resource go together?
+    fn check_together(&self, of: ResourceType, overrides: &Config) -> Result<(), String>;
 
     /// Is the value a list, which APPEND and SUBTRACT work on?
     fn is_list(&self, of: ResourceType, name: &str) -> bool;

@@ -3,7 +3,7 @@
 use super::decision::{ConfigRules, EffectiveConfig};
 use super::image::{Config, ResourceType};
 use crate::config::definition::{self, Kind, Support, Update};
-use crate::config::{Layers, Settings, topic};
+use crate::config::{Layers, Settings, group, topic};
 
 /// Rules by the definitions, and the settings of this node.
 pub struct SettingsRules(pub Settings);
@@ -13,17 +13,26 @@ impl ConfigRules for SettingsRules {
         match of {
             ResourceType::Topic => topic::validate(name, value).map_err(|refusal| refusal.message),
             ResourceType::Broker => check_broker(name, value),
+            ResourceType::Group => group::validate(name, value),
             other => Err(format!("{other:?} has no configuration here")),
         }
     }
 
-    fn check_together(&self, overrides: &Config) -> Result<(), String> {
-        topic::validate_all(overrides).map_err(|refusal| refusal.message)
+    fn check_together(&self, of: ResourceType, overrides: &Config) -> Result<(), String> {
+        match of {
+            ResourceType::Topic => topic::validate_all(overrides).map_err(|it| it.message),
+            ResourceType::Group => {
+                let set = overrides.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                group::validate_all(&set.collect(), &self.0)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn is_list(&self, of: ResourceType, name: &str) -> bool {
         let definition = match of {
             ResourceType::Topic => definition::topic().get(name),
+            ResourceType::Group => definition::group().get(name),
             _ => definition::broker().get(name),
         };
         definition.is_some_and(|definition| definition.kind == Kind::List)

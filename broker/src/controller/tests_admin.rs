@@ -422,7 +422,7 @@ fn feature_levels_change_only_as_far_as_all_support_them() {
         ("metadata.version", 30, 0, (7, 30), false),
         ("metadata.version", -1, 2, (7, 30), false),
         ("kraft.version", 0, 1, (7, 30), true),
-        ("group.version", 1, 1, (7, 30), false),
+        ("transaction.version", 9, 1, (7, 30), false),
         ("no.such.feature", 0, 1, (7, 30), false),
     ] {
         let mut desk = Desk::with(&[1], &[1], 1);

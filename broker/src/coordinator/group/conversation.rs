@@ -72,6 +72,8 @@ pub struct Conversation {
     pub open: BTreeMap<Token, (String, Asked)>,
     /// What each consumer was told to own, with topic ids.
     pub assigned: BTreeMap<String, super::modern::Partitions>,
+    /// Consumers that are fenced forget all.
+    pub forgets: bool,
     /// What is in the log, with the writes that put it there.
     pub records: Vec<(Write, Record)>,
     timers: BTreeMap<(String, Slot), (Millis, u64, Timer)>,
@@ -109,6 +111,7 @@ impl Conversation {
             said: String::new(),
             open: BTreeMap::new(),
             assigned: BTreeMap::new(),
+            forgets: false,
             records: Vec::new(),
             timers: BTreeMap::new(),
             waiting: Vec::new(),
@@ -303,7 +306,7 @@ impl Conversation {
         )
     }
 
-    fn command(&mut self, line: &str) {
+    pub fn command(&mut self, line: &str) {
         let words = Words::of(line);
         let group = GroupId(text(words.get("group").unwrap_or("g")));
         let client = words.plain.get(1).copied().unwrap_or_default();

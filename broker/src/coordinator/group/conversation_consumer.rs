@@ -21,6 +21,7 @@ use super::modern::{Partitions, Refresh};
 use super::records::{ConsumerRecord, CurrentTopic, Record};
 use super::shard::Shard;
 use crate::controller::Delta;
+use crate::error::ErrorCode;
 use crate::wire::metadata::{PartitionRecord, RegisterBrokerRecord, TopicRecord};
 
 /// Topic ids are numbers that show which topic it is: the letters of its name.
@@ -174,6 +175,11 @@ impl Conversation {
     /// A consumer remembers what it was told.
     pub fn heard(&mut self, who: &str, alive: &ConsumerGroupHeartbeatResponse) {
         if alive.error_code != 0 {
+            let fenced = [ErrorCode::FencedMemberEpoch, ErrorCode::UnknownMemberId];
+            if self.forgets && fenced.iter().any(|code| code.code() == alive.error_code) {
+                self.clients.remove(who);
+                self.assigned.remove(who);
+            }
             return;
         }
         let id = alive.member_id.as_deref().unwrap_or_default().to_owned();

@@ -14,7 +14,7 @@ use super::records::Record;
 use super::settings::GroupSettings;
 use super::shard::Shard;
 use super::timers::{Slot, Timer};
-use crate::coordinator::runtime::{Context, CoordinatorShard, GROUP_METADATA_TOPIC};
+use crate::coordinator::runtime::{Context, CoordinatorShard, GROUP_METADATA_TOPIC, TopicsChanged};
 use crate::error::ErrorCode;
 use crate::types::{LeaderEpoch, Offset};
 use crate::wire::message::Malformed;
@@ -145,6 +145,11 @@ impl CoordinatorShard for Shard {
 
     fn sweep(&mut self, context: &Context<'_, Self>) -> Effects {
         self.expire_offsets(context)
+    }
+
+    fn topics_changed(&mut self, topics: &TopicsChanged, context: &Context<'_, Self>) {
+        let names = topics.names.iter().map(|name| &**name);
+        self.topics_changed(names, topics.created.then_some(context.image.offset));
     }
 
     fn topics_deleted(&mut self, topics: &[(String, Uuid)], _: &Context<'_, Self>) -> Effects {

@@ -142,12 +142,19 @@ impl<S: CoordinatorShard> Driver<S> {
 
     /// Whether it is time to stop.
     fn read_news(&mut self) -> bool {
-        let News { leadership, deleted_topics, stop } =
+        let News { leadership, deleted_topics, changed_topics, stop } =
             std::mem::take(&mut *self.board.news.lock());
         for (partition, change) in leadership {
             match change {
                 Leadership::Lost => self.unload(partition),
                 Leadership::Gained(epoch) => self.begin_load(partition, epoch),
+            }
+        }
+        if !changed_topics.names.is_empty() {
+            for hosted in self.hosted.values_mut() {
+                if let Hosted::Active(active) = hosted {
+                    self.means.step(|it| active.shard.topics_changed(&changed_topics, it));
+                }
             }
         }
         if !deleted_topics.is_empty() {

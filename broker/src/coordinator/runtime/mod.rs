@@ -38,11 +38,11 @@ use uuid::Uuid;
 
 pub use effects::{Effects, TimerChange, Token, Write};
 pub use hosted::TransactionEnd;
-pub use shard::{Context, CoordinatorShard, MAX_SWEPT};
+pub use shard::{Context, CoordinatorShard, MAX_SWEPT, TopicsChanged};
 pub use state_log::{Appended, Committed, Sink, StateLog};
 
 use super::topic::Maker;
-use crate::controller::{Delta, Image, Listener};
+use crate::controller::{Delta, Image, Listener, TopicImage};
 use crate::env::{self, Env};
 use crate::error::ErrorCode;
 use crate::types::LeaderEpoch;
@@ -84,6 +84,7 @@ enum Leadership {
 struct News {
     leadership: BTreeMap<i32, Leadership>,
     deleted_topics: Vec<(String, Uuid)>,
+    changed_topics: TopicsChanged,
     stop: bool,
 }
 
@@ -106,16 +107,42 @@ enum Event<S: CoordinatorShard> {
     Marker { partition: i32, end: TransactionEnd, reply: oneshot::Sender<Result<(), ErrorCode>> },
 }
 
-/// Only deleted topics matter here; leadership comes from the partitions, once they have taken
-/// their roles.
+/// Only topics matter here; leadership comes from the partitions, once they have taken their roles.
 #[async_trait]
 impl<S: CoordinatorShard> Listener for Coordinator<S> {
-    async fn on_image(&self, _: &Arc<Image>, _: &Arc<Image>, delta: &Delta) {
+    async fn on_image(&self, old: &Arc<Image>, new: &Arc<Image>, delta: &Delta) {
+        let changed = topics_changed(old, new, delta);
+        if !changed.names.is_empty() {
+            let news = &mut self.board.news.lock().changed_topics;
+            news.names.extend(changed.names);
+            news.created |= changed.created;
+            self.board.changed.notify_one();
+        }
         if !delta.deleted.is_empty() {
             let topics = delta.deleted.iter().map(|(name, id)| (name.to_string(), *id));
             self.on_topics_deleted(topics.collect());
         }
     }
+}
+
+/// Leaders and in-sync replicas come and go without anybody being assigned anything else.
+fn topics_changed(old: &Image, new: &Image, delta: &Delta) -> TopicsChanged {
+    let deleted = delta.deleted.iter().map(|(name, _)| name.clone());
+    let mut changed = TopicsChanged { names: deleted.collect(), created: false };
+    for topic in delta.topics.iter().filter_map(|name| new.topic(name)) {
+        let before = old.topic(&topic.name).filter(|before| before.id == topic.id);
+        changed.created |= before.is_none();
+        let same = before.is_some_and(|before| {
+            let replicas = |of: &TopicImage| {
+                of.partitions.values().map(|it| it.replicas.clone()).collect::<Vec<_>>()
+            };
+            before.partitions.len() == topic.partitions.len() && replicas(before) == replicas(topic)
+        });
+        if !same {
+            changed.names.insert(topic.name.clone());
+        }
+    }
+    changed
 }
 
 /// A coordinator of this broker. `Arc`, shared by all connections.

@@ -11,7 +11,9 @@
 //! - a write that is taken back leaves no trace, and neither do those after it;
 //! - a call is answered once, in `answers`, or in `after_commit`, or by a later step.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +28,14 @@ use crate::wire::message::Malformed;
 /// How many records one step of a sweep may write, so that they fit into a batch. A sweep that
 /// wrote as many is asked for more at once.
 pub const MAX_SWEPT: usize = 2_000;
+
+/// Topics that changed since the last time, in ways that assignments rest on.
+#[derive(Debug, Clone, Default)]
+pub struct TopicsChanged {
+    pub names: BTreeSet<Arc<str>>,
+    /// Some of them are new.
+    pub created: bool,
+}
 
 /// What every step may look at.
 pub struct Context<'a, S: CoordinatorShard> {
@@ -152,6 +162,9 @@ pub trait CoordinatorShard: Debug + Send + Sized + 'static {
 
     /// From time to time: what has expired.
     fn sweep(&mut self, context: &Context<'_, Self>) -> Effects<Self>;
+
+    /// Topics were created, deleted, or have other partitions or replicas than before.
+    fn topics_changed(&mut self, _topics: &TopicsChanged, _context: &Context<'_, Self>) {}
 
     /// Topics were deleted.
     fn topics_deleted(

@@ -34,6 +34,8 @@ mod heartbeat;
 mod member;
 mod migrate;
 mod pattern;
+#[cfg(test)]
+mod properties;
 mod protocol;
 mod reconcile;
 mod turn;
