@@ -3,7 +3,6 @@
 use crate::config::Settings;
 pub use crate::config::reset::Reset;
 use crate::controller::image::{Image, ResourceType};
-use crate::types::Millis;
 
 use super::partition::Limits;
 
