@@ -183,7 +183,7 @@ mod tests {
         let begun = open(&mut sessions, "m", &[0, 1]).unwrap();
         assert_eq!(begun, Begun { partitions: vec![at(0), at(1)], incremental: false });
         let begun = sessions.begin(&key("m"), 1, &[at(2)], &[at(0)], false, 7).unwrap();
-        assert_eq!(begun, Begun { partitions: vec![at(2), at(1)], incremental: true });
+        assert_eq!(begun, Begun { partitions: vec![at(1), at(2)], incremental: true });
         assert_eq!(sessions.end(&key("m")).map(|all| all.len()), Some(2));
         assert_eq!(sessions.end(&key("m")), None);
     }

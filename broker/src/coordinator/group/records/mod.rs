@@ -235,8 +235,8 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_named_and_its_value_not_looked_at() {
-        assert_eq!(Record::decode(b"\0\x0a\0\x01g", Some(b"nonsense")), Ok(Record::Other(10)));
-        assert_eq!(Record::Other(10).encode(), None);
+        assert_eq!(Record::decode(b"\0\x63\0\x01g", Some(b"nonsense")), Ok(Record::Other(99)));
+        assert_eq!(Record::Other(99).encode(), None);
     }
 
     fn members() -> impl Strategy<Value = MemberMetadata> {
