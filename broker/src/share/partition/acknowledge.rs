@@ -203,6 +203,7 @@ impl SharePartition {
         limits: &Limits,
         now: Millis,
     ) {
+        let start = self.start;
         for change in changes {
             let floor = self.batches.range(..=change.first).next_back();
             let Some(from) = floor.map(|(first, _)| *first) else { continue };
@@ -220,6 +221,12 @@ impl SharePartition {
                     if let Some(until) = run.lock {
                         self.next_lock = Some(self.next_lock.map_or(until, |at| at.min(until)));
                     }
+                }
+                if batch.first < start {
+                    // What was given back is gone from the log meanwhile.
+                    batch.split |= batch.last >= start;
+                    let gone = batch.runs_in(batch.first, start - 1).iter_mut();
+                    gone.filter(|run| run.is_free()).for_each(Run::archive);
                 }
                 batch.join_runs();
             }
