@@ -26,6 +26,7 @@ use crate::controller::{
 };
 use crate::coordinator::group::settings::GroupSettings;
 use crate::coordinator::runtime::{self as coordinator, Groups, Transactions};
+use crate::coordinator::share::settings::ShareSettings;
 use crate::coordinator::topic::{InternalTopic, Maker, TopicCreator};
 use crate::coordinator::transaction::markers::{MarkerQueue, MarkerSender};
 use crate::coordinator::transaction::settings::TransactionSettings;
@@ -35,6 +36,8 @@ use crate::log::{LogDirOptions, LogDirs, TailCache};
 use crate::net::http::{self, Probe};
 use crate::net::{Bound, Metrics, Server};
 use crate::replica::{self, Partitions};
+use crate::share::Shares;
+use crate::share::persister::{Routed, ShareCoordinator};
 
 /// Records that readers are likely to ask for again, in memory.
 const TAIL_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -50,6 +53,8 @@ pub struct Broker {
     pub partitions: Arc<Partitions>,
     pub groups: Arc<Groups>,
     pub transactions: Arc<Transactions>,
+    pub share_coordinator: Arc<ShareCoordinator>,
+    pub shares: Arc<Shares>,
     /// On a node with the controller role.
     pub controller: Option<Arc<Controller>>,
     /// To the active controller, wherever it is.
@@ -172,8 +177,24 @@ impl Broker {
         partitions.listen(groups.clone());
         let transactions = start_transactions(&env, &settings, &partitions, &metadata, &link);
         partitions.listen(transactions.coordinator.clone());
+        let pruned = partitions.clone();
+        let share_coordinator = ShareCoordinator::start(coordinator::Start {
+            env: env.clone(),
+            settings: ShareSettings::of(&settings),
+            log: partitions.clone(),
+            image: metadata.shared(),
+            topic: Maker::new(InternalTopic::share_state(&settings), link.clone()),
+            notify: Box::new(move |partition, epoch, prune| {
+                prune.carry_out(&pruned, partition, epoch)
+            }),
+        });
+        partitions.listen(share_coordinator.clone());
+        let persister = Routed::new(partitions.context.clone(), share_coordinator.clone());
+        let shares = Shares::start(partitions.clone(), Arc::new(persister));
+        partitions.listen(shares.clone());
         metadata.listen(partitions.clone());
         metadata.listen(groups.clone());
+        metadata.listen(share_coordinator.clone());
         metadata.start(stop.clone());
         let broker = Arc::new(Self {
             image: metadata.shared(),
@@ -192,6 +213,8 @@ impl Broker {
             partitions,
             groups,
             transactions: transactions.coordinator,
+            share_coordinator,
+            shares,
             link,
             log_dirs,
             lifecycle,
@@ -312,6 +335,8 @@ impl Broker {
         self.groups.shut_down().await;
         self.transactions.shut_down().await;
         self.running.markers.stop();
+        self.shares.shut_down().await;
+        self.share_coordinator.shut_down().await;
         if let Some(server) = server {
             server.shut_down().await;
         }

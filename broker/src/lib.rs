@@ -15,5 +15,6 @@ pub mod log;
 pub mod net;
 pub mod raft;
 pub mod replica;
+pub mod share;
 pub mod types;
 pub mod wire;

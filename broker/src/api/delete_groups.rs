@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse, GroupId};
 
-use super::{Api, Client, Reply, handler};
+use super::{Api, Client, Reply, handler, share_group_offsets};
 use crate::broker::Broker;
 use crate::coordinator::group::call::Call;
 use crate::coordinator::group::effects::answer_in_kind;
@@ -21,7 +22,13 @@ async fn handle(
     request: DeleteGroupsRequest,
 ) -> Reply<DeleteGroupsResponse> {
     let mut by_partition: BTreeMap<Option<i32>, Vec<GroupId>> = BTreeMap::new();
+    let mut refused = Vec::new();
     for group in request.groups_names {
+        if let Err(refusal) = share_group_offsets::forget_group(broker, &group).await {
+            let result = DeletableGroupResult::default().with_group_id(group);
+            refused.push(result.with_error_code(refusal.code.code()));
+            continue;
+        }
         let groups = by_partition.entry(broker.groups.partition_of(&group)).or_default();
         // The answer has one entry per group, however often it is asked for.
         if !groups.contains(&group) {
@@ -35,7 +42,8 @@ async fn handle(
     }
     Reply::later(async move {
         let answers = join_all(answers).await.into_iter();
-        let results = answers.flat_map(|answer| answer_in_kind!(answer, Delete)).collect();
-        DeleteGroupsResponse::default().with_results(results)
+        let deleted = answers.flat_map(|answer| answer_in_kind!(answer, Delete));
+        let results = refused.into_iter().chain(deleted);
+        DeleteGroupsResponse::default().with_results(results.collect())
     })
 }

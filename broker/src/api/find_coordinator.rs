@@ -1,13 +1,12 @@
-//! FindCoordinator: which broker coordinates a group, or a transactional id.
+//! FindCoordinator: which broker coordinates a group or a transactional id, or keeps the state of a
+//! share partition.
 //!
 //! Versions 0 to 6; from 4 for several keys at once (KIP-699). The first question makes the internal
 //! topic; until it has a leader that the client can reach, the answer is
 //! COORDINATOR_NOT_AVAILABLE, and clients ask again.
 //!
-//! Deliberately absent: coordinators of share groups, which are not built. They are refused with
-//! UNSUPPORTED_VERSION rather than with COORDINATOR_NOT_AVAILABLE, which is retriable: a client
-//! would ask for ever instead of saying what is wrong. Before version 6 a share key is
-//! INVALID_REQUEST, as in Kafka; so is a type that nobody knows.
+//! Before version 6 a share key is INVALID_REQUEST, as in Kafka; so is a type that nobody knows, and
+//! a share key that names no share partition.
 
 use std::sync::Arc;
 
@@ -20,6 +19,8 @@ use crate::broker::Broker;
 use crate::controller::image::{Endpoint, Image};
 use crate::coordinator::group::partition_of;
 use crate::coordinator::runtime::GROUP_METADATA_TOPIC;
+use crate::coordinator::share::SHARE_STATE_TOPIC;
+use crate::coordinator::share::records::ShareKey;
 use crate::coordinator::transaction::TRANSACTION_STATE_TOPIC;
 use crate::error::{ErrorCode, Refusal};
 use crate::types::NodeId;
@@ -42,6 +43,10 @@ async fn handle(
             broker.transactions.topic.make();
         }
         _ => {}
+    }
+    if image.topic(SHARE_STATE_TOPIC).is_none() && request.key_type == SHARE && client.version >= 6
+    {
+        broker.share_coordinator.topic.make();
     }
     let find = |key: &StrBytes| {
         let found = locate(&image, client, request.key_type, key);
@@ -72,7 +77,9 @@ fn locate<'a>(
     let topic = match key_type {
         GROUP => GROUP_METADATA_TOPIC,
         TRANSACTION => TRANSACTION_STATE_TOPIC,
-        SHARE if client.version >= 6 => return Err(not_built("share groups")),
+        SHARE if client.version >= 6 && ShareKey::from_coordinator_key(key).is_some() => {
+            SHARE_STATE_TOPIC
+        }
         _ => return Err(ErrorCode::InvalidRequest.into()),
     };
     let not_available = || Refusal::from(ErrorCode::CoordinatorNotAvailable);
@@ -82,10 +89,6 @@ fn locate<'a>(
     let broker = leader.and_then(|leader| image.broker(leader)).ok_or_else(not_available)?;
     let endpoint = broker.endpoint(&client.connection.listener).filter(|_| !broker.fenced);
     Ok((broker.id, endpoint.ok_or_else(not_available)?))
-}
-
-fn not_built(what: &str) -> Refusal {
-    Refusal::new(ErrorCode::UnsupportedVersion, format!("This broker has no {what} yet."))
 }
 
 fn coordinator(key: StrBytes, found: Result<(NodeId, &Endpoint), Refusal>) -> Coordinator {

@@ -14,9 +14,10 @@ use super::{
     find_coordinator, forwarded, heartbeat, incremental_alter_configs, init_producer_id,
     join_group, leave_group, list_config_resources, list_groups, list_offsets,
     list_partition_reassignments, list_transactions, metadata, offset_commit, offset_delete,
-    offset_fetch, offset_for_leader_epoch, produce, remove_raft_voter, sync_group,
-    txn_offset_commit, unregister_broker, update_features, update_raft_voter, vote,
-    write_txn_markers,
+    offset_fetch, offset_for_leader_epoch, produce, remove_raft_voter, share_acknowledge,
+    share_fetch, share_group_describe, share_group_heartbeat, share_group_offsets,
+    share_group_state, sync_group, txn_offset_commit, unregister_broker, update_features,
+    update_raft_voter, vote, write_txn_markers,
 };
 
 /// One line for each API.
@@ -95,6 +96,18 @@ const ALL: &[Api] = &[
     list_transactions::API,
     txn_offset_commit::API,
     write_txn_markers::API,
+    share_acknowledge::API,
+    share_fetch::API,
+    share_group_describe::API,
+    share_group_heartbeat::API,
+    share_group_offsets::ALTER,
+    share_group_offsets::DELETE,
+    share_group_offsets::DESCRIBE,
+    share_group_state::DELETE,
+    share_group_state::INITIALIZE,
+    share_group_state::READ,
+    share_group_state::SUMMARIZE,
+    share_group_state::WRITE,
 ];
 
 /// All APIs of a kind of listener, in order of their keys.
@@ -128,8 +141,16 @@ mod tests {
             assert!(apis.windows(2).all(|pair| (pair[0].key as i16) < pair[1].key as i16));
             for api in apis {
                 let known = api.key.valid_versions();
-                // Version 2 of the heartbeat is read as version 1; markers have a schema of ours.
-                let own = [ApiKey::BrokerHeartbeat, ApiKey::WriteTxnMarkers];
+                // Version 2 of the heartbeat is read as version 1; markers and share groups have schemas
+                // of our own.
+                let own = [
+                    ApiKey::BrokerHeartbeat,
+                    ApiKey::WriteTxnMarkers,
+                    ApiKey::ShareFetch,
+                    ApiKey::ShareAcknowledge,
+                    ApiKey::WriteShareGroupState,
+                    ApiKey::ReadShareGroupStateSummary,
+                ];
                 let more = i16::from(own.contains(&api.key));
                 assert!(known.min <= api.min && api.max <= known.max + more, "{api:?}");
             }

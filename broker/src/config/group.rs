@@ -4,22 +4,40 @@ use std::collections::BTreeMap;
 
 use super::Settings;
 use super::definition;
+use super::reset::Reset;
 
 /// The settings that a group may choose between a smallest and a largest: by prefix of the group's
 /// and of the broker's names.
-const KINDS: &[(&str, &str)] = &[("consumer", "group.consumer")];
+const KINDS: &[(&str, &str)] = &[("consumer", "group.consumer"), ("share", "group.share")];
+
+/// What has a smallest and a largest value.
+const BOUNDED: [&str; 6] = [
+    "heartbeat.interval.ms",
+    "session.timeout.ms",
+    "assignment.interval.ms",
+    "record.lock.duration.ms",
+    "delivery.count.limit",
+    "partition.max.record.locks",
+];
 
 /// Refuses a value of a name that groups do not have, or that its type does not allow.
 pub fn validate(name: &str, value: &str) -> Result<(), String> {
     let definition = definition::group().get(name);
     let definition = definition.ok_or_else(|| format!("Unknown group config name: {name}"))?;
-    definition.check(value).map_err(|refused| refused.to_string())
+    definition.check(value).map_err(|refused| refused.to_string())?;
+    if name == "share.auto.offset.reset" && Reset::parse(value).is_none() {
+        return Err(format!(
+            "Invalid value {value} for configuration {name}: Value must be latest, earliest or \
+             by_duration: with an ISO-8601 duration that is not negative"
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses values beyond the broker's bounds, and sessions that end before a heartbeat is due.
 pub fn validate_all(set: &BTreeMap<&str, &str>, settings: &Settings) -> Result<(), String> {
     for (kind, broker) in KINDS {
-        for what in ["heartbeat.interval.ms", "session.timeout.ms", "assignment.interval.ms"] {
+        for what in BOUNDED {
             let Some(value) = set.get(format!("{kind}.{what}").as_str()).and_then(|it| number(it))
             else {
                 continue;

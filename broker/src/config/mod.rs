@@ -11,6 +11,7 @@ mod environment;
 pub mod group;
 mod listeners;
 pub mod properties;
+pub mod reset;
 mod settings;
 pub mod topic;
 

@@ -168,6 +168,31 @@ numbers! {
     transaction_topic_replication_factor: i16 = "transaction.state.log.replication.factor",
     transaction_topic_min_isr: i32 = "transaction.state.log.min.isr",
     transaction_topic_segment_bytes: i32 = "transaction.state.log.segment.bytes",
+    share_session_timeout_ms: i32 = "group.share.session.timeout.ms",
+    share_min_session_timeout_ms: i32 = "group.share.min.session.timeout.ms",
+    share_max_session_timeout_ms: i32 = "group.share.max.session.timeout.ms",
+    share_heartbeat_interval_ms: i32 = "group.share.heartbeat.interval.ms",
+    share_min_heartbeat_interval_ms: i32 = "group.share.min.heartbeat.interval.ms",
+    share_max_heartbeat_interval_ms: i32 = "group.share.max.heartbeat.interval.ms",
+    share_assignment_interval_ms: i32 = "group.share.assignment.interval.ms",
+    share_min_assignment_interval_ms: i32 = "group.share.min.assignment.interval.ms",
+    share_max_assignment_interval_ms: i32 = "group.share.max.assignment.interval.ms",
+    share_max_size: i32 = "group.share.max.size",
+    share_initialize_retry_interval_ms: i32 = "group.share.initialize.retry.interval.ms",
+    share_max_sessions: i32 = "group.share.max.share.sessions",
+    share_delivery_count_limit: i32 = "group.share.delivery.count.limit",
+    share_partition_max_record_locks: i32 = "group.share.partition.max.record.locks",
+    share_record_lock_duration_ms: i32 = "group.share.record.lock.duration.ms",
+    share_updates_per_snapshot: i32 = "share.coordinator.snapshot.update.records.per.snapshot",
+    share_cold_snapshot_interval: Duration =
+        "share.coordinator.cold.partition.snapshot.interval.ms",
+    share_prune_interval: Duration = "share.coordinator.state.topic.prune.interval.ms",
+    share_write_timeout: Duration = "share.coordinator.write.timeout.ms",
+    share_state_topic_num_partitions: i32 = "share.coordinator.state.topic.num.partitions",
+    share_state_topic_replication_factor: i16 =
+        "share.coordinator.state.topic.replication.factor",
+    share_state_topic_min_isr: i16 = "share.coordinator.state.topic.min.isr",
+    share_state_topic_segment_bytes: i32 = "share.coordinator.state.topic.segment.bytes",
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

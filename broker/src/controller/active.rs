@@ -250,6 +250,7 @@ fn bootstrap() -> Vec<Record> {
         FeatureLevelRecord { name: TRANSACTION_FEATURE.into(), feature_level: TRANSACTION_VERSION }
             .into(),
         FeatureLevelRecord { name: "group.version".into(), feature_level: 1 }.into(),
+        FeatureLevelRecord { name: "share.version".into(), feature_level: 1 }.into(),
         EndTransactionRecord {}.into(),
     ]
 }

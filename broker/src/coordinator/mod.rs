@@ -2,5 +2,6 @@
 
 pub mod group;
 pub mod runtime;
+pub mod share;
 pub mod topic;
 pub mod transaction;

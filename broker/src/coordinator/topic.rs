@@ -1,4 +1,4 @@
-//! Makes an internal topic when the first client looks for its coordinator, as Kafka does.
+//! Makes an internal topic when somebody first looks for its coordinator, as Kafka does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::runtime::GROUP_METADATA_TOPIC;
+use super::share::SHARE_STATE_TOPIC;
 use super::transaction::TRANSACTION_STATE_TOPIC;
 use crate::config::Settings;
 use crate::controller::ControllerLink;
@@ -59,6 +60,23 @@ impl InternalTopic {
                 ("cleanup.policy", "compact".to_owned()),
                 ("compression.type", "producer".to_owned()),
                 ("segment.bytes", settings.offsets_topic_segment_bytes.to_string()),
+            ],
+        }
+    }
+
+    /// `__share_group_state`, by the settings `share.coordinator.state.topic.*`. Its old records are
+    /// deleted by the coordinator, not by time.
+    pub fn share_state(settings: &Settings) -> Self {
+        Self {
+            name: SHARE_STATE_TOPIC,
+            partitions: settings.share_state_topic_num_partitions,
+            replication_factor: settings.share_state_topic_replication_factor,
+            configs: vec![
+                ("cleanup.policy", "delete".to_owned()),
+                ("compression.type", "producer".to_owned()),
+                ("segment.bytes", settings.share_state_topic_segment_bytes.to_string()),
+                ("min.insync.replicas", settings.share_state_topic_min_isr.to_string()),
+                ("retention.ms", "-1".to_owned()),
             ],
         }
     }

@@ -37,4 +37,4 @@ mod conversation;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

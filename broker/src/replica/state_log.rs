@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::partition::Partition;
 use super::partitions::{LeadershipListener, Partitions};
-use crate::coordinator::runtime::{Committed, Coordinator, CoordinatorShard, Sink, StateLog};
+use crate::coordinator::runtime::{Appended, Coordinator, CoordinatorShard, Sink, StateLog};
 use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
 use crate::log::Appending;
@@ -61,13 +61,15 @@ impl StateLog for Partitions {
         epoch: LeaderEpoch,
         batch: Bytes,
         appending: Appending,
-    ) -> Result<Committed, Refusal> {
+    ) -> Result<Appended, Refusal> {
         let partition = self.led(topic, partition, epoch)?;
         let ticket = partition.append(batch, true, epoch, appending)?;
+        let base = ticket.appended.first_offset;
         if planted!(OffsetsAcknowledgedBeforeCommit) {
-            return Ok(Box::pin(async { Ok(()) }));
+            return Ok(Appended { base, committed: Box::pin(async { Ok(()) }) });
         }
-        Ok(Box::pin(async move { ticket.committed().await.map_err(Refusal::from) }))
+        let committed = Box::pin(async move { ticket.committed().await.map_err(Refusal::from) });
+        Ok(Appended { base, committed })
     }
 }
 

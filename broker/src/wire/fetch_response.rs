@@ -7,13 +7,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::FetchResponse;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 
+use super::chunks::Chunks;
+
 /// The first flexible version: compact lengths and tagged fields.
 const FLEXIBLE: i16 = 12;
 
 /// Encodes `response` in `version`.
 pub fn encode(response: FetchResponse, version: i16) -> Vec<Bytes> {
-    let mut out =
-        Chunks { flexible: version >= FLEXIBLE, chunks: Vec::new(), open: BytesMut::new() };
+    let mut out = Chunks::new(version >= FLEXIBLE);
     out.open.put_i32(response.throttle_time_ms);
     if version >= 7 {
         out.open.put_i16(response.error_code);
@@ -28,7 +29,7 @@ pub fn encode(response: FetchResponse, version: i16) -> Vec<Bytes> {
         if endpoints.is_empty() {
             out.varint(0);
         } else {
-            let mut field = Chunks::flexible();
+            let mut field = Chunks::new(true);
             field.array(endpoints.len());
             for endpoint in endpoints {
                 field.open.put_i32(endpoint.node_id.0);
@@ -113,70 +114,6 @@ fn put_tagged(
         field.put_i32(leader.leader_epoch);
         field.put_u8(0);
         out.tagged(1, &field);
-    }
-}
-
-/// Bytes that were written, and those that were taken over.
-struct Chunks {
-    flexible: bool,
-    chunks: Vec<Bytes>,
-    open: BytesMut,
-}
-
-impl Chunks {
-    fn flexible() -> Self {
-        Self { flexible: true, chunks: Vec::new(), open: BytesMut::new() }
-    }
-
-    fn varint(&mut self, mut value: u32) {
-        while value >= 0x80 {
-            self.open.put_u8(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.open.put_u8(value as u8);
-    }
-
-    fn array(&mut self, len: usize) {
-        if self.flexible { self.varint(len as u32 + 1) } else { self.open.put_i32(len as i32) }
-    }
-
-    fn null_array(&mut self) {
-        if self.flexible { self.varint(0) } else { self.open.put_i32(-1) }
-    }
-
-    fn string(&mut self, text: &str) {
-        if self.flexible {
-            self.varint(text.len() as u32 + 1);
-        } else {
-            self.open.put_i16(text.len() as i16);
-        }
-        self.open.put_slice(text.as_bytes());
-    }
-
-    fn tagged(&mut self, tag: u32, field: &[u8]) {
-        self.varint(tag);
-        self.varint(field.len() as u32);
-        self.open.put_slice(field);
-    }
-
-    fn records(&mut self, records: Option<Bytes>) {
-        let Some(records) = records else { return self.null_array() };
-        if self.flexible {
-            self.varint(records.len() as u32 + 1);
-        } else {
-            self.open.put_i32(records.len() as i32);
-        }
-        if !records.is_empty() {
-            self.chunks.push(self.open.split().freeze());
-            self.chunks.push(records);
-        }
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        if !self.open.is_empty() {
-            self.chunks.push(self.open.freeze());
-        }
-        self.chunks
     }
 }
 

@@ -2,10 +2,13 @@
 //! requests that `kafka-protocol` does not know.
 
 pub mod bounds;
+mod chunks;
 pub mod fetch_response;
 pub mod header;
 pub mod message;
 pub mod metadata;
 pub mod records;
 pub mod schema;
+pub mod share;
+pub mod share_fetch_response;
 pub mod txn_markers;

@@ -11,6 +11,7 @@ use kafka_protocol::messages::offset_commit_response::{
 };
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use kafka_protocol::messages::share_group_describe_response::DescribedGroup as DescribedShareGroup;
 use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
@@ -25,6 +26,7 @@ use uuid::Uuid;
 use super::classic::{self, JoinCall};
 use super::consumer::HeartbeatCall;
 use super::effects::{Answer, Token};
+use super::share;
 use crate::error::ErrorCode;
 use crate::log::Guard;
 
@@ -35,14 +37,53 @@ pub enum Call {
     Heartbeat(HeartbeatRequest),
     Leave(LeaveGroupRequest),
     ConsumerHeartbeat(Box<HeartbeatCall>),
-    OffsetCommit { request: OffsetCommitRequest, version: i16 },
+    OffsetCommit {
+        request: OffsetCommitRequest,
+        version: i16,
+    },
     TxnOffsetCommit(Box<TxnOffsetCommit>),
-    OffsetFetch { group: OffsetFetchRequestGroup, require_stable: bool },
+    OffsetFetch {
+        group: OffsetFetchRequestGroup,
+        require_stable: bool,
+    },
     OffsetDelete(OffsetDeleteRequest),
-    List { states: Vec<String>, types: Vec<String> },
-    Describe { groups: Vec<GroupId>, version: i16 },
-    ConsumerDescribe { groups: Vec<GroupId> },
-    Delete { groups: Vec<GroupId> },
+    List {
+        states: Vec<String>,
+        types: Vec<String>,
+    },
+    Describe {
+        groups: Vec<GroupId>,
+        version: i16,
+    },
+    ConsumerDescribe {
+        groups: Vec<GroupId>,
+    },
+    Delete {
+        groups: Vec<GroupId>,
+    },
+    ShareHeartbeat(Box<share::Heartbeat>),
+    /// The share coordinator keeps these states now.
+    ShareInitialized {
+        group: GroupId,
+        topics: share::Named,
+    },
+    /// Which states are kept for a group, and whether it may be changed from outside.
+    ShareStates {
+        group: GroupId,
+    },
+    /// States are about to be set from outside; makes the group if it is not there.
+    ShareAlter {
+        group: GroupId,
+        topics: share::Named,
+    },
+    /// States are gone.
+    ShareForget {
+        group: GroupId,
+        topics: Vec<Uuid>,
+    },
+    ShareDescribe {
+        groups: Vec<GroupId>,
+    },
 }
 
 /// Offsets that count once a transaction is committed.
@@ -71,6 +112,9 @@ pub enum Asked {
     Describe { groups: Vec<GroupId> },
     ConsumerDescribe { groups: Vec<GroupId> },
     Delete { groups: Vec<GroupId> },
+    ShareHeartbeat,
+    ShareStates,
+    ShareDescribe { groups: Vec<GroupId> },
 }
 
 impl Call {
@@ -89,6 +133,12 @@ impl Call {
             Self::Describe { groups, .. } => Asked::Describe { groups: groups.clone() },
             Self::ConsumerDescribe { groups } => Asked::ConsumerDescribe { groups: groups.clone() },
             Self::Delete { groups } => Asked::Delete { groups: groups.clone() },
+            Self::ShareHeartbeat(_) => Asked::ShareHeartbeat,
+            Self::ShareInitialized { .. }
+            | Self::ShareStates { .. }
+            | Self::ShareAlter { .. }
+            | Self::ShareForget { .. } => Asked::ShareStates,
+            Self::ShareDescribe { groups } => Asked::ShareDescribe { groups: groups.clone() },
         }
     }
 
@@ -133,6 +183,15 @@ impl Asked {
                 Answer::ConsumerHeartbeat(answer.with_error_code(code.code()))
             }
             Self::List => Answer::List(Err(code)),
+            Self::ShareHeartbeat => Answer::ShareHeartbeat(Err(code.into())),
+            Self::ShareStates => Answer::ShareStates(Err(code.into())),
+            Self::ShareDescribe { groups } => {
+                let refuse = |id: &GroupId| {
+                    let group = DescribedShareGroup::default().with_group_id(id.clone());
+                    group.with_error_code(code.code())
+                };
+                Answer::ShareDescribe(groups.iter().map(refuse).collect())
+            }
             Self::Describe { groups } => {
                 let refuse = |id: &GroupId| {
                     DescribedGroup::default().with_group_id(id.clone()).with_error_code(code.code())

@@ -251,6 +251,8 @@ impl Conversation {
             match group {
                 Group::Classic(group) => group.check(),
                 Group::Consumer(group) => group.check(),
+                // Tested without a conversation.
+                Group::Share(_) => {}
             }
         }
     }
@@ -559,6 +561,9 @@ fn shown(answer: &Answer) -> String {
         Answer::Heartbeat(heartbeat) => format!("heartbeat: {}", code(heartbeat.error_code)),
         Answer::ConsumerHeartbeat(alive) => super::conversation_consumer::alive(alive),
         Answer::ConsumerDescribe(groups) => super::conversation_consumer::groups(groups),
+        Answer::ShareHeartbeat(answer) => format!("{answer:?}"),
+        Answer::ShareStates(answer) => format!("{answer:?}"),
+        Answer::ShareDescribe(groups) => format!("{groups:?}"),
         Answer::Leave(leave) => {
             let each = leave.members.iter().map(|member| {
                 let instance = member.group_instance_id.as_ref().map(|id| format!(" ({id})"));
@@ -681,6 +686,7 @@ fn described(record: &Record) -> String {
             )
         }
         Record::Consumer(record) => super::conversation_consumer::record(record),
+        Record::Share(record) => format!("{record:?}"),
         Record::Other(kind) => format!("type {kind}"),
     }
 }

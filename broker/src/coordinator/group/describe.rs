@@ -4,6 +4,7 @@ use kafka_protocol::messages::GroupId;
 use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::list_groups_response::ListedGroup;
+use kafka_protocol::messages::share_group_describe_response::DescribedGroup as DescribedShareGroup;
 use kafka_protocol::protocol::StrBytes;
 
 use super::classic::{ClassicGroup, Member, State};
@@ -44,6 +45,27 @@ impl Shard {
             Some(Group::Consumer(group)) => group.describe(default_assignor, image),
             Some(_) => unknown_consumer(id, "is not a consumer group"),
             None => unknown_consumer(id, "not found"),
+        };
+        groups.iter().map(describe).collect()
+    }
+}
+
+impl Shard {
+    pub(super) fn describe_shares(
+        &self,
+        groups: &[GroupId],
+        image: &Image,
+    ) -> Vec<DescribedShareGroup> {
+        let describe = |id: &GroupId| match self.groups.committed(id) {
+            Some(Group::Share(group)) => group.describe(image),
+            other => {
+                let why = if other.is_some() { "is not a share group" } else { "not found" };
+                let message = format!("Group {} {why}.", id.as_str());
+                DescribedShareGroup::default()
+                    .with_group_id(id.clone())
+                    .with_error_code(ErrorCode::GroupIdNotFound.code())
+                    .with_error_message(Some(StrBytes::from_string(message)))
+            }
         };
         groups.iter().map(describe).collect()
     }

@@ -5,16 +5,27 @@ use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use kafka_protocol::messages::share_group_describe_response::DescribedGroup as DescribedShareGroup;
 use kafka_protocol::messages::{
     ConsumerGroupHeartbeatResponse, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
-    OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse, TxnOffsetCommitResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, ShareGroupHeartbeatResponse, SyncGroupResponse,
+    TxnOffsetCommitResponse,
 };
 
 use super::shard::Shard;
+use super::share::{Initialize, StatePartitions};
 use super::timers::{Slot, Timer};
 use crate::coordinator::runtime;
 pub use crate::coordinator::runtime::Token;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Refusal};
+
+/// What is kept for a share group, for those that change it from outside.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ShareStates {
+    pub epoch: i32,
+    pub is_empty: bool,
+    pub states: StatePartitions,
+}
 
 /// An answer to any of the group APIs.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +43,10 @@ pub enum Answer {
     Describe(Vec<DescribedGroup>),
     ConsumerDescribe(Vec<DescribedConsumerGroup>),
     Delete(Vec<DeletableGroupResult>),
+    /// With the states that are to be initialized now.
+    ShareHeartbeat(Result<(ShareGroupHeartbeatResponse, Option<Initialize>), Refusal>),
+    ShareStates(Result<ShareStates, Refusal>),
+    ShareDescribe(Vec<DescribedShareGroup>),
 }
 
 /// A timer of a group is set, or stopped.

@@ -29,7 +29,7 @@ impl Shard {
                 }
                 all_gone &= expired;
             }
-            if all_gone && group.validate_delete().is_ok() {
+            if all_gone && group.goes_when_empty() && group.validate_delete().is_ok() {
                 group.cancel_timers(&mut effects);
                 effects.records.extend(group.tombstones(id));
             }

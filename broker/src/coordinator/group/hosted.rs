@@ -16,7 +16,7 @@ use super::shard::Shard;
 use super::timers::{Slot, Timer};
 use crate::coordinator::runtime::{Context, CoordinatorShard, GROUP_METADATA_TOPIC, TopicsChanged};
 use crate::error::ErrorCode;
-use crate::types::LeaderEpoch;
+use crate::types::{LeaderEpoch, Offset};
 use crate::wire::message::Malformed;
 
 impl CoordinatorShard for Shard {
@@ -118,6 +118,7 @@ impl CoordinatorShard for Shard {
         key: &[u8],
         value: Option<&[u8]>,
         producer: Option<i64>,
+        _: Offset,
     ) -> Result<(), Malformed> {
         match (Record::decode(key, value)?, producer) {
             (record, None) => self.load(record),

@@ -10,8 +10,10 @@ use kafka_protocol::protocol::StrBytes;
 use super::classic::{self, ClassicGroup, Step};
 use super::consumer::{self, ConsumerGroup};
 use super::effects::{Effects, TimerChange};
+use super::modern::Refresh;
 use super::records::Record;
 use super::settings::GroupSettings;
+use super::share::ShareGroup;
 use super::timers::{Slot, Timer};
 use crate::controller::Image;
 use crate::error::ErrorCode;
@@ -21,6 +23,7 @@ use crate::types::Millis;
 pub enum Group {
     Classic(Box<ClassicGroup>),
     Consumer(Box<ConsumerGroup>),
+    Share(Box<ShareGroup>),
 }
 
 impl Group {
@@ -33,6 +36,7 @@ impl Group {
         match self {
             Self::Classic(_) => "classic",
             Self::Consumer(_) => "consumer",
+            Self::Share(_) => "share",
         }
     }
 
@@ -40,6 +44,7 @@ impl Group {
         match self {
             Self::Classic(group) => group.state.name(),
             Self::Consumer(group) => group.state().name(),
+            Self::Share(group) => group.state_name(),
         }
     }
 
@@ -50,27 +55,67 @@ impl Group {
                 name.map(StrBytes::from_string).unwrap_or_default()
             }
             Self::Consumer(_) => StrBytes::from_static_str(classic::CONSUMER),
+            Self::Share(_) => StrBytes::from_static_str("share"),
         }
     }
 
     pub fn as_classic(&self) -> Option<&ClassicGroup> {
         match self {
             Self::Classic(group) => Some(group),
-            Self::Consumer(_) => None,
+            Self::Consumer(_) | Self::Share(_) => None,
         }
     }
 
     pub fn as_consumer(&self) -> Option<&ConsumerGroup> {
         match self {
             Self::Consumer(group) => Some(group),
-            Self::Classic(_) => None,
+            Self::Classic(_) | Self::Share(_) => None,
         }
     }
 
     pub fn as_consumer_mut(&mut self) -> Option<&mut ConsumerGroup> {
         match self {
             Self::Consumer(group) => Some(group),
-            Self::Classic(_) => None,
+            Self::Classic(_) | Self::Share(_) => None,
+        }
+    }
+
+    pub fn as_share(&self) -> Option<&ShareGroup> {
+        match self {
+            Self::Share(group) => Some(group),
+            Self::Classic(_) | Self::Consumer(_) => None,
+        }
+    }
+
+    pub fn as_share_mut(&mut self) -> Option<&mut ShareGroup> {
+        match self {
+            Self::Share(group) => Some(group),
+            Self::Classic(_) | Self::Consumer(_) => None,
+        }
+    }
+
+    /// Looks at the cluster at the next heartbeat, where the kind of group does.
+    pub fn topics_changed<'a>(&mut self, mut topics: impl Iterator<Item = &'a str>) {
+        match self {
+            Self::Classic(_) => {}
+            Self::Consumer(group) => {
+                if topics.any(|topic| group.topics.contains(topic)) {
+                    group.topics_changed();
+                }
+            }
+            Self::Share(group) => {
+                if topics.any(|topic| group.topics.contains(topic)) {
+                    group.topics_changed();
+                }
+            }
+        }
+    }
+
+    pub fn set_refresh(&mut self, refresh: Refresh) {
+        match self {
+            Self::Classic(_) => {}
+            Self::Consumer(group) => group.refresh = refresh,
+            Self::Share(group) => group.refresh = refresh,
         }
     }
 
@@ -79,6 +124,7 @@ impl Group {
         match self {
             Self::Classic(group) => group.is_subscribed_to(topic),
             Self::Consumer(group) => group.topics.contains(topic),
+            Self::Share(group) => group.topics.contains(topic),
         }
     }
 
@@ -87,6 +133,8 @@ impl Group {
         match self {
             Self::Classic(group) => group.unused_since(committed),
             Self::Consumer(group) => group.unused_since(committed),
+            // It has no offsets of this kind.
+            Self::Share(_) => None,
         }
     }
 
@@ -95,6 +143,7 @@ impl Group {
         match self {
             Self::Classic(group) => group.validate_offset_delete(),
             Self::Consumer(_) => Ok(()),
+            Self::Share(_) => Err(ErrorCode::GroupIdNotFound),
         }
     }
 
@@ -102,7 +151,8 @@ impl Group {
         match self {
             Self::Classic(group) => group.validate_delete(),
             Self::Consumer(group) if group.is_empty() => Ok(()),
-            Self::Consumer(_) => Err(ErrorCode::NonEmptyGroup),
+            Self::Share(group) if group.is_empty() => Ok(()),
+            Self::Consumer(_) | Self::Share(_) => Err(ErrorCode::NonEmptyGroup),
         }
     }
 
@@ -113,6 +163,7 @@ impl Group {
             Self::Consumer(group) => {
                 group.tombstones(None).into_iter().map(Record::Consumer).collect()
             }
+            Self::Share(group) => group.tombstones().into_iter().map(Record::Share).collect(),
         }
     }
 
@@ -129,7 +180,19 @@ impl Group {
                     effects.timers.push((group.id.to_string(), TimerChange::Cancel(slot)));
                 }
             }
+            Self::Share(group) => {
+                for member in group.members() {
+                    let slot = Slot::Session(member.id.to_string());
+                    effects.timers.push((group.id.to_string(), TimerChange::Cancel(slot)));
+                }
+            }
         }
+    }
+
+    /// Whether it goes by itself when it is empty and has no offsets.
+    pub fn goes_when_empty(&self) -> bool {
+        // Its records say of which partitions state is kept, which outlives its members.
+        !matches!(self, Self::Share(_))
     }
 
     /// The group is there: its members' sessions begin anew.
@@ -137,6 +200,15 @@ impl Group {
         match self {
             Self::Classic(group) => group.loaded(step),
             Self::Consumer(group) => loaded(group, step.settings, image, step.effects),
+            Self::Share(group) => {
+                let after_ms = i64::from(step.settings.share_session_ms(image, &group.id));
+                for member in group.members() {
+                    let id = member.id.to_string();
+                    let (slot, timer) = (Slot::Session(id.clone()), Timer::Session { member: id });
+                    let change = TimerChange::Set { slot, after_ms, timer };
+                    step.effects.timers.push((group.id.to_string(), change));
+                }
+            }
         }
     }
 
@@ -144,8 +216,8 @@ impl Group {
     pub fn unload(&mut self, code: ErrorCode, step: &mut Step<'_>) {
         match self {
             Self::Classic(group) => group.unload(code, step),
-            // Nobody waits in a consumer group: all are answered at once.
-            Self::Consumer(_) => {}
+            // Nobody waits in these groups: all are answered at once.
+            Self::Consumer(_) | Self::Share(_) => {}
         }
     }
 }

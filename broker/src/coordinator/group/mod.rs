@@ -22,6 +22,8 @@ pub mod records;
 mod requests;
 pub mod settings;
 pub mod shard;
+pub mod share;
+mod share_requests;
 pub mod timeline;
 pub mod timers;
 mod transactional;

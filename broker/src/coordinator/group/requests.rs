@@ -30,6 +30,7 @@ impl Shard {
         match self.groups.get_mut(id) {
             Some(Group::Classic(group)) => group.expire(timer, &mut step(context, &mut effects)),
             Some(Group::Consumer(_)) => self.expire_consumer(id, timer, context, &mut effects),
+            Some(Group::Share(_)) => self.expire_share(id, &timer, context, &mut effects),
             None => {}
         }
         self.number(&mut effects);
@@ -110,6 +111,11 @@ impl Shard {
                 let done = Done::of(turn);
                 return self.joined(&id, &call, joined, done, step);
             }
+            // The name is taken by a group that this protocol cannot enter.
+            Some(Group::Share(_)) => {
+                let refusal = refuse_join(&member, ErrorCode::InconsistentGroupProtocol);
+                return step.effects.answer(call.token, Answer::Join(refusal));
+            }
             // A member of a group that is not: it must begin anew.
             Some(Group::Consumer(_)) | None if !member.is_empty() => {
                 let refusal = refuse_join(&member, ErrorCode::UnknownMemberId);
@@ -174,7 +180,7 @@ impl Shard {
                 return None;
             }
             Some(Group::Consumer(_)) => self.consumer_sync(request, context, step),
-            None => Err(ErrorCode::UnknownMemberId),
+            Some(Group::Share(_)) | None => Err(ErrorCode::UnknownMemberId),
         };
         match result {
             Ok(answer) => Some(answer),
@@ -221,6 +227,7 @@ impl Shard {
                 self.apply(id, done, step.effects);
                 result?;
             }
+            Group::Share(_) => return Err(ErrorCode::UnknownMemberId),
         }
         Ok(Answer::Heartbeat(HeartbeatResponse::default()))
     }
@@ -245,6 +252,7 @@ impl Shard {
                 }
                 Ok(Answer::Leave(answer))
             }
+            Group::Share(_) => Err(ErrorCode::UnknownMemberId),
         }
     }
 
@@ -309,6 +317,11 @@ impl Shard {
         let mut upgraded = false;
         let group: &ConsumerGroup = match self.groups.get(id) {
             Some(Group::Consumer(group)) => group,
+            Some(group @ Group::Share(_)) => {
+                let message = format!("Group {id} is not a consumer group.");
+                tracing::debug!(kind = group.kind(), message);
+                return Err(no_group(message));
+            }
             Some(group) if !joins => {
                 let message = format!("Group {id} is not a consumer group.");
                 tracing::debug!(kind = group.kind(), message);
@@ -364,6 +377,7 @@ impl Shard {
             Some(Group::Consumer(group)) => {
                 member = group.validate_commit(&request.member_id, epoch, Some(version))?;
             }
+            Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             // Anyone may commit who does without a group.
             None if epoch < 0 => {}
             None => return Err(ErrorCode::GroupIdNotFound),

@@ -29,6 +29,56 @@ pub struct GroupSettings {
     /// `offsets.commit.timeout.ms`
     pub offsets_commit_timeout: Duration,
     pub consumer: ConsumerSettings,
+    pub share: ShareGroupSettings,
+}
+
+/// Of share groups.
+#[derive(Debug, Clone)]
+pub struct ShareGroupSettings {
+    session_timeout: Range,
+    heartbeat_interval: Range,
+    assignment_interval: Range,
+    /// `group.share.max.size`
+    pub max_size: usize,
+    /// `group.share.initialize.retry.interval.ms`
+    pub initialize_retry_ms: i64,
+}
+
+impl ShareGroupSettings {
+    fn of(settings: &Settings) -> Self {
+        let range = |default, min, max| Range { default, min, max };
+        Self {
+            session_timeout: range(
+                settings.share_session_timeout_ms,
+                settings.share_min_session_timeout_ms,
+                settings.share_max_session_timeout_ms,
+            ),
+            heartbeat_interval: range(
+                settings.share_heartbeat_interval_ms,
+                settings.share_min_heartbeat_interval_ms,
+                settings.share_max_heartbeat_interval_ms,
+            ),
+            assignment_interval: range(
+                settings.share_assignment_interval_ms,
+                settings.share_min_assignment_interval_ms,
+                settings.share_max_assignment_interval_ms,
+            ),
+            max_size: settings.share_max_size.max(0) as usize,
+            initialize_retry_ms: i64::from(settings.share_initialize_retry_interval_ms),
+        }
+    }
+}
+
+impl Default for ShareGroupSettings {
+    fn default() -> Self {
+        Self {
+            session_timeout: Range { default: 45_000, min: 45_000, max: 60_000 },
+            heartbeat_interval: Range { default: 5_000, min: 5_000, max: 15_000 },
+            assignment_interval: Range { default: 1_000, min: 0, max: 15_000 },
+            max_size: 200,
+            initialize_retry_ms: 30_000,
+        }
+    }
 }
 
 /// `group.consumer.*`: what holds for groups that set nothing themselves, and what they may set.
@@ -129,6 +179,24 @@ impl GroupSettings {
         i64::from(self.consumer.assignment_interval.of(set))
     }
 
+    /// How long a member of a share group may be silent.
+    pub fn share_session_ms(&self, image: &Image, group: &str) -> i32 {
+        let set = image.config(ResourceType::Group, group).get("share.session.timeout.ms");
+        self.share.session_timeout.of(set)
+    }
+
+    /// How often such a member shall be heard of.
+    pub fn share_heartbeat_ms(&self, image: &Image, group: &str) -> i32 {
+        let set = image.config(ResourceType::Group, group).get("share.heartbeat.interval.ms");
+        self.share.heartbeat_interval.of(set)
+    }
+
+    /// How long a target assignment of a share group stands at least.
+    pub fn share_assignment_interval_ms(&self, image: &Image, group: &str) -> i64 {
+        let set = image.config(ResourceType::Group, group).get("share.assignment.interval.ms");
+        i64::from(self.share.assignment_interval.of(set))
+    }
+
     pub fn of(settings: &Settings) -> Self {
         Self {
             min_session_timeout_ms: settings.group_min_session_timeout_ms,
@@ -142,6 +210,7 @@ impl GroupSettings {
             offsets_retention_check_interval: settings.offsets_retention_check_interval,
             offsets_commit_timeout: settings.offsets_commit_timeout,
             consumer: ConsumerSettings::of(settings),
+            share: ShareGroupSettings::of(settings),
             ..Self::default()
         }
     }
@@ -160,6 +229,7 @@ impl Default for GroupSettings {
             offsets_retention_check_interval: Duration::from_mins(10),
             offsets_commit_timeout: Duration::from_secs(5),
             consumer: ConsumerSettings::default(),
+            share: ShareGroupSettings::default(),
         }
     }
 }

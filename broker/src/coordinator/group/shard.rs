@@ -38,6 +38,8 @@ pub struct Shard {
     pub(super) topics_created_at: Offset,
     /// What a group knows of the cluster from the next write on.
     pub(super) refreshed: Option<(String, Refresh)>,
+    /// Since when states of a share group are being initialized, from the next write on.
+    pub(super) initializing: Option<(String, Millis)>,
     pub(super) written: Write,
     committed: Write,
 }
@@ -108,6 +110,24 @@ impl Shard {
                 Ok(None)
             }
             Call::Delete { groups } => Ok(Some(self.delete(&groups, step))),
+            Call::ShareHeartbeat(call) => {
+                Ok(Some(Answer::ShareHeartbeat(self.share_heartbeat(&call, context, step))))
+            }
+            Call::ShareInitialized { group, topics } => {
+                Ok(Some(Answer::ShareStates(self.share_initialized(&group, &topics, step))))
+            }
+            Call::ShareStates { group } => Ok(Some(Answer::ShareStates(self.share_states(&group)))),
+            Call::ShareAlter { group, topics } => {
+                Ok(Some(Answer::ShareStates(self.share_alter(&group, &topics, context, step))))
+            }
+            Call::ShareForget { group, topics } => {
+                Ok(Some(Answer::ShareStates(self.share_forget(&group, &topics, step))))
+            }
+            Call::ShareDescribe { groups } => {
+                let answer = self.describe_shares(&groups, context.image);
+                step.effects.answer(token, Answer::ShareDescribe(answer));
+                Ok(None)
+            }
         };
         match result {
             Ok(Some(answer)) => effects.after_commit = Some((token, answer)),
@@ -188,6 +208,7 @@ impl Shard {
                 }
             }
             Record::Consumer(record) => self.load_consumer(record),
+            Record::Share(record) => self.take_share(None, record),
             Record::Other(_) => {}
         }
     }
@@ -220,10 +241,8 @@ impl Shard {
         created_at: Option<Offset>,
     ) {
         self.topics_created_at = created_at.unwrap_or(self.topics_created_at);
-        for group in self.groups.iter_mut().filter_map(|(_, group)| group.as_consumer_mut()) {
-            if topics.clone().any(|topic| group.topics.contains(topic)) {
-                group.topics_changed();
-            }
+        for (_, group) in self.groups.iter_mut() {
+            group.topics_changed(topics.clone());
         }
     }
 
@@ -238,10 +257,15 @@ impl Shard {
                 }
             }
         }
-        if let Some((id, refresh)) = self.refreshed.take()
-            && let Some(group) = self.groups.get_mut(&id).and_then(Group::as_consumer_mut)
+        if let Some((id, since)) = self.initializing.take()
+            && let Some(group) = self.groups.get_mut(&id).and_then(Group::as_share_mut)
         {
-            group.refresh = refresh;
+            group.initializing_since = Some(since);
+        }
+        if let Some((id, refresh)) = self.refreshed.take()
+            && let Some(group) = self.groups.get_mut(&id)
+        {
+            group.set_refresh(refresh);
         }
     }
 
@@ -266,6 +290,7 @@ impl Shard {
                 }
             }
             Record::Consumer(record) => self.replay_consumer(write, record),
+            Record::Share(record) => self.take_share(Some(write), record),
             // A classic group changes itself; its record follows.
             Record::Group(_, Some(_)) | Record::Other(_) => {}
         }
@@ -278,6 +303,7 @@ impl Shard {
                 return self.groups.put(write, &id, None);
             }
             Some(Group::Consumer(_)) => self.groups.keep(write, &id),
+            Some(Group::Share(_)) => return,
             // Offsets made it known before its first record came.
             Some(Group::Classic(group)) if !group.is_simple() => return,
             _ if record.is_tombstone() => return,
@@ -298,6 +324,7 @@ impl Shard {
                 return self.groups.load(&id, None);
             }
             Some(Group::Consumer(_)) => {}
+            Some(Group::Share(_)) => return,
             Some(Group::Classic(group)) if !group.is_simple() => {
                 tracing::warn!(group = id, "a record of a consumer group is of a classic one");
                 return;
@@ -341,6 +368,7 @@ impl Shard {
                 let member = request.member_id.as_deref();
                 group.validate_fetch(member, request.member_epoch).map(|()| true)
             }
+            Some(Group::Share(_)) => Err(ErrorCode::GroupIdNotFound),
         }
     }
 }

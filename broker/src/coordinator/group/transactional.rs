@@ -49,6 +49,7 @@ impl Shard {
             Some(Group::Consumer(group)) => {
                 group.validate_commit(&request.member_id, request.generation_id, None)?;
             }
+            Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             None if request.generation_id < 0 => {}
             None => return Err(ErrorCode::IllegalGeneration),
         }

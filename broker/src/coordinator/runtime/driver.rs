@@ -21,6 +21,7 @@ use super::hosted::{Active, Hosted, TransactionEnd, Waiting};
 use super::loader;
 use super::means::Means;
 use super::shard::{Context, CoordinatorShard, MAX_SWEPT};
+use super::state_log::Appended;
 use super::timers::Timers;
 use super::{Board, Event, Leadership, News, Reach};
 use crate::env;
@@ -381,7 +382,8 @@ impl<S: CoordinatorShard> Driver<S> {
             let epoch = active.epoch;
             let Some((first, write, batch, appending)) = active.take_batch() else { return };
             match self.means.log.append(S::TOPIC, partition, epoch, batch, appending) {
-                Ok(committed) => {
+                Ok(Appended { base, committed }) => {
+                    active.shard.appended(first, write, base);
                     let timeout = S::commit_timeout(&self.means.settings);
                     let deadline = self.means.env.clock.now() + timeout;
                     self.overdue.push_back((deadline, partition, epoch, write));

@@ -53,7 +53,7 @@ impl<S: CoordinatorShard> Loading<S> {
                     Some(ControlKind::Abort) => self.shard.load_end(batch.producer_id(), false),
                     _ => {}
                 }
-            } else if let Err(error) = self.shard.load(key, record.value, producer) {
+            } else if let Err(error) = self.shard.load(key, record.value, producer, record.offset) {
                 let (topic, partition, offset) = (S::TOPIC, self.partition, record.offset);
                 tracing::warn!(topic, partition, offset, %error, "a record is skipped");
             }

@@ -40,7 +40,7 @@ use uuid::Uuid;
 pub use effects::{Effects, InTransaction, TimerChange, Token, Write};
 pub use hosted::TransactionEnd;
 pub use shard::{Context, CoordinatorShard, MAX_SWEPT, TopicsChanged};
-pub use state_log::{Committed, Sink, StateLog};
+pub use state_log::{Appended, Committed, Sink, StateLog};
 
 use super::topic::Maker;
 use crate::controller::{Delta, Image, Listener, TopicImage};

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::effects::{Effects, Token, Write};
 use crate::controller::Image;
 use crate::error::ErrorCode;
-use crate::types::{LeaderEpoch, Millis};
+use crate::types::{LeaderEpoch, Millis, Offset};
 use crate::wire::message::Malformed;
 
 /// How many records one step of a sweep may write, so that they fit into a batch. A sweep that
@@ -138,14 +138,18 @@ pub trait CoordinatorShard: Debug + Send + Sized + 'static {
         context: &Context<'_, Self>,
     ) -> Effects<Self>;
 
-    /// Takes in a record that was read from the log; with the producer in whose transaction it was
-    /// written, if it was, which may still be open.
+    /// Takes in a record that was read from the log, at `offset`; with the producer in whose
+    /// transaction it was written, if it was, which may still be open.
     fn load(
         &mut self,
         key: &[u8],
         value: Option<&[u8]>,
         producer: Option<i64>,
+        offset: Offset,
     ) -> Result<(), Malformed>;
+
+    /// The records of the writes `first` to `last` lie in the log from `base` on.
+    fn appended(&mut self, _first: Write, _last: Write, _base: Offset) {}
 
     /// The log told the end of a producer's transaction.
     fn load_end(&mut self, _producer: i64, _committed: bool) {}

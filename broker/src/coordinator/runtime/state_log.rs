@@ -6,12 +6,19 @@ use futures::future::BoxFuture;
 
 use crate::error::Refusal;
 use crate::log::Appending;
-use crate::types::LeaderEpoch;
+use crate::types::{LeaderEpoch, Offset};
 
 /// Resolves when the batch is committed: on all in-sync replicas, and durable as the topic asks.
 /// NOT_ENOUGH_REPLICAS_AFTER_APPEND counts as committed, too. Any other error means that this
 /// broker no longer leads the partition, or cannot know.
 pub type Committed = BoxFuture<'static, Result<(), Refusal>>;
+
+/// A batch that lies in the log.
+pub struct Appended {
+    /// The offset of its first record.
+    pub base: Offset,
+    pub committed: Committed,
+}
 
 /// Takes batches as they lie in the log, one or several at a time, in order.
 pub type Sink<'a> = &'a mut (dyn FnMut(Bytes) + Send);
@@ -41,5 +48,5 @@ pub trait StateLog: Send + Sync + 'static {
         epoch: LeaderEpoch,
         batch: Bytes,
         appending: Appending,
-    ) -> Result<Committed, Refusal>;
+    ) -> Result<Appended, Refusal>;
 }

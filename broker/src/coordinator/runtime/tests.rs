@@ -16,7 +16,9 @@ use kafka_protocol::protocol::StrBytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Committed, GROUP_METADATA_TOPIC, Groups, Sink, Start, StateLog, TransactionEnd};
+use super::{
+    Appended, Committed, GROUP_METADATA_TOPIC, Groups, Sink, Start, StateLog, TransactionEnd,
+};
 use crate::controller::image::Image;
 use crate::controller::replay::Delta;
 use crate::coordinator::group::call::Call;
@@ -76,7 +78,7 @@ impl StateLog for Memory {
         _: LeaderEpoch,
         batch: Bytes,
         _: Appending,
-    ) -> Result<Committed, Refusal> {
+    ) -> Result<Appended, Refusal> {
         if let Some(code) = *self.refuse.lock() {
             return Err(code.into());
         }
@@ -86,10 +88,11 @@ impl StateLog for Memory {
         self.batches.lock().entry(partition).or_default().push(batch);
         let number = self.count();
         let mut committed = self.committed.subscribe();
-        Ok(Box::pin(async move {
+        let committed: Committed = Box::pin(async move {
             let seen = committed.wait_for(|committed| *committed >= number).await;
             seen.map(drop).map_err(|_| ErrorCode::NotLeaderOrFollower.into())
-        }))
+        });
+        Ok(Appended { base: 0, committed })
     }
 }
 

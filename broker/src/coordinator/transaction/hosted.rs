@@ -11,7 +11,7 @@ use super::settings::TransactionSettings;
 use super::shard::{Effects, Notice, Shard, Transition};
 use crate::coordinator::runtime::{Context, CoordinatorShard, Token, Write};
 use crate::error::ErrorCode;
-use crate::types::LeaderEpoch;
+use crate::types::{LeaderEpoch, Offset};
 use crate::wire::message::Malformed;
 
 impl CoordinatorShard for Shard {
@@ -122,7 +122,13 @@ impl CoordinatorShard for Shard {
         Effects::default()
     }
 
-    fn load(&mut self, key: &[u8], value: Option<&[u8]>, _: Option<i64>) -> Result<(), Malformed> {
+    fn load(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        _: Option<i64>,
+        _: Offset,
+    ) -> Result<(), Malformed> {
         if let Some(record) = Record::decode(key, value)? {
             self.load(record);
         }

@@ -1,6 +1,6 @@
 //! Three brokers' partitions together.
 
-mod cluster;
+pub(crate) mod cluster;
 mod dirs;
 mod fetching;
 mod moves;

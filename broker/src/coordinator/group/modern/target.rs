@@ -25,6 +25,11 @@ impl Default for Target {
 }
 
 impl Target {
+    /// Of a group that counts its assignments from `epoch`.
+    pub fn before_first(epoch: i32) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
     /// What `member` shall own; `None` when it is not part of the assignment yet.
     pub fn of(&self, member: &str) -> Option<&Arc<Partitions>> {
         self.members.get(member)

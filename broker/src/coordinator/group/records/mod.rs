@@ -7,10 +7,11 @@
 //! read. Written are, as Kafka does: OffsetCommitValue 4, or 1 when the client asked for a
 //! retention time of its own, and GroupMetadataValue 3.
 //!
-//! Deliberately absent: the record types of share and streams groups. They are named by
-//! [`Record::Other`], skipped when a partition is loaded and stay on disk.
+//! Deliberately absent: the record types of streams groups. They are named by [`Record::Other`],
+//! skipped when a partition is loaded and stay on disk.
 
 mod consumer;
+mod share;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -21,6 +22,10 @@ pub use consumer::{
     Classic, ClassicMember, ClassicProtocol, ConsumerRecord, CurrentTopic, CurrentValue,
     EpochValue, GroupKey, MemberKey, MemberValue, PatternKey, PatternValue, TargetMemberValue,
     TargetTopic, TargetValue,
+};
+pub use share::{
+    DeletingTopic, ShareCurrentValue, ShareEpochValue, ShareMemberValue, ShareRecord,
+    ShareTopicPartitions, StatePartitionsTopic, StatePartitionsValue,
 };
 
 crate::message! {
@@ -80,6 +85,7 @@ pub enum Record {
     Offset(OffsetCommitKey, Option<OffsetCommitValue>),
     Group(GroupMetadataKey, Option<GroupMetadataValue>),
     Consumer(ConsumerRecord),
+    Share(ShareRecord),
     /// A record type that this broker does not build.
     Other(i16),
 }
@@ -116,6 +122,7 @@ impl Record {
                 (encode_key(2, key), value)
             }
             Self::Consumer(record) => record.encode(),
+            Self::Share(record) => record.encode(),
             Self::Other(_) => return None,
         })
     }
@@ -126,10 +133,19 @@ impl Record {
             0 | 1 => Ok(Self::Offset(take_key(key)?, take_value(value)?)),
             2 => Ok(Self::Group(take_key(key)?, take_value(value)?)),
             kind => {
-                let consumer = ConsumerRecord::decode(kind, key, value)?;
-                Ok(consumer.map_or(Self::Other(kind), Self::Consumer))
+                if let Some(record) = ConsumerRecord::decode(kind, key, value)? {
+                    return Ok(Self::Consumer(record));
+                }
+                let share = ShareRecord::decode(kind, key, value)?;
+                Ok(share.map_or(Self::Other(kind), Self::Share))
             }
         }
+    }
+}
+
+impl From<ShareRecord> for Record {
+    fn from(record: ShareRecord) -> Self {
+        Self::Share(record)
     }
 }
 
@@ -219,8 +235,8 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_named_and_its_value_not_looked_at() {
-        assert_eq!(Record::decode(b"\0\x0a\0\x01g", Some(b"nonsense")), Ok(Record::Other(10)));
-        assert_eq!(Record::Other(10).encode(), None);
+        assert_eq!(Record::decode(b"\0\x63\0\x01g", Some(b"nonsense")), Ok(Record::Other(99)));
+        assert_eq!(Record::Other(99).encode(), None);
     }
 
     fn members() -> impl Strategy<Value = MemberMetadata> {
