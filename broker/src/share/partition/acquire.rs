@@ -276,8 +276,14 @@ impl SharePartition {
         self.next_lock = Some(self.next_lock.map_or(until, |next| next.min(until)));
     }
 
-    fn fill_gap(&mut self, next: Offset) {
+    /// All below `next` has been had; the gap begins behind what is known from there on.
+    fn fill_gap(&mut self, mut next: Offset) {
         let end = self.end;
+        while let Some((_, batch)) = self.batches.range(..=next).next_back()
+            && batch.last >= next
+        {
+            next = batch.last + 1;
+        }
         self.gap = self.gap.filter(|gap| gap.end == end && next <= end);
         if let Some(gap) = &mut self.gap {
             gap.start = next;

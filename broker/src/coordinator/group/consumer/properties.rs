@@ -94,6 +94,8 @@ fn make(conversation: &mut Conversation, next: Move) {
         Move::Leave { client, is_static } => {
             let instance = instance(client, is_static);
             let epoch = if is_static { -2 } else { -1 };
+            // It gives up all that it has before it goes, whenever it hears that it may.
+            conversation.assigned.remove(&format!("C{client}"));
             alive(conversation, &format!("bye C{client} epoch={epoch}{instance}"));
         }
         Move::Classic { client, what } => {
