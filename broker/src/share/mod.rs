@@ -7,6 +7,7 @@
 pub mod fetch;
 pub mod partition;
 pub mod persister;
+mod refusals;
 pub mod sessions;
 pub mod settings;
 pub mod shares;

@@ -20,6 +20,7 @@ use super::partition::{
     AckBatch, Effects, Limits, LoadedState, RecordState, SharePartition, StateBatch, StateWrite,
 };
 use super::persister::Persister;
+use super::refusals::{is_final, told};
 use super::sessions::{SessionKey, Sessions, TopicIdPartition};
 use super::settings::{GroupConfig, Reset};
 use super::slot::{Slot, Stage};
@@ -474,31 +475,6 @@ async fn look_after(shares: Arc<Shares>) {
         shares.look_at_connections();
         shares.look_at_locks();
     }
-}
-
-/// What a client is told when the coordinator refuses.
-fn told(refusal: Refusal) -> Refusal {
-    use ErrorCode::{
-        CoordinatorLoadInProgress, CoordinatorNotAvailable, FencedLeaderEpoch, FencedStateEpoch,
-        GroupIdNotFound, NotCoordinator, NotLeaderOrFollower, UnknownServerError,
-        UnknownTopicOrPartition,
-    };
-    let code = match refusal.code {
-        NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress => {
-            CoordinatorNotAvailable
-        }
-        GroupIdNotFound => GroupIdNotFound,
-        UnknownTopicOrPartition => UnknownTopicOrPartition,
-        FencedLeaderEpoch | FencedStateEpoch => NotLeaderOrFollower,
-        _ => UnknownServerError,
-    };
-    Refusal { code, ..refusal }
-}
-
-/// Whether the share partition is to be loaded anew before it can be served.
-fn is_final(code: ErrorCode) -> bool {
-    use ErrorCode::{GroupIdNotFound, NotLeaderOrFollower, UnknownTopicOrPartition};
-    matches!(code, NotLeaderOrFollower | GroupIdNotFound | UnknownTopicOrPartition)
 }
 
 impl LeadershipListener for Shares {

@@ -135,6 +135,9 @@ impl SharePartition {
             let (write, batches) = (changing.write, changing.changes);
             self.waiting.push(Asked { write, token: None, batches });
             self.write_next(&mut effects);
+        } else {
+            // What was given back lies before the start: nothing to write, but perhaps in the way.
+            effects.wake = self.move_start();
         }
         effects
     }
@@ -158,6 +161,7 @@ impl SharePartition {
             self.decide(write, &batches, false, limits, now);
         }
         if result.is_err() || batches.is_empty() {
+            effects.wake |= self.move_start();
             effects.answers.push((token, result));
             return effects;
         }
