@@ -61,11 +61,12 @@ fn handle(
     client: &Client,
     request: ShareAcknowledgeRequest,
 ) -> impl Future<Output = ShareAcknowledgeResponse> + Send + use<> {
-    let begun = session_key(broker, &request.group, &request.member).and_then(|key| {
-        broker.shares.sessions.lock().acknowledge(&key, request.session_epoch)?;
-        let acknowledged = start(broker, client, &key, &request.topics, request.is_renew);
-        Ok((key, acknowledged))
-    });
+    let begun =
+        session_key(broker, request.group.as_ref(), request.member.as_ref()).and_then(|key| {
+            broker.shares.sessions.lock().acknowledge(&key, request.session_epoch)?;
+            let acknowledged = start(broker, client, &key, &request.topics, request.is_renew);
+            Ok((key, acknowledged))
+        });
     let (broker, client) = (broker.clone(), client.clone());
     async move {
         let (key, acknowledged) = match begun {
@@ -89,8 +90,8 @@ fn handle(
 /// Whose session it is, if the request names somebody.
 pub(super) fn session_key(
     broker: &Broker,
-    group: &Option<String>,
-    member: &Option<String>,
+    group: Option<&String>,
+    member: Option<&String>,
 ) -> Result<SessionKey, Refusal> {
     if !broker.shares.is_enabled() {
         return Err(ErrorCode::UnsupportedVersion.into());
@@ -98,9 +99,9 @@ pub(super) fn session_key(
     let invalid = |what: &str| {
         Refusal::new(ErrorCode::InvalidRequest, format!("Invalid {what} id in the request."))
     };
-    let group = group.clone().ok_or_else(|| invalid("group"))?;
+    let group = group.cloned().ok_or_else(|| invalid("group"))?;
     let fits = |id: &&String| !id.is_empty() && id.len() <= MAX_MEMBER_ID;
-    let member = member.as_ref().filter(fits).ok_or_else(|| invalid("member"))?;
+    let member = member.filter(fits).ok_or_else(|| invalid("member"))?;
     Ok((group, member.clone()))
 }
 

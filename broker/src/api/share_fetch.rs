@@ -108,7 +108,7 @@ fn begin(
     client: &Client,
     request: &ShareFetchRequest,
 ) -> Result<Beginning, Refusal> {
-    let key = acknowledge::session_key(broker, &request.group, &request.member)?;
+    let key = acknowledge::session_key(broker, request.group.as_ref(), request.member.as_ref())?;
     if client.version >= 2 {
         check_renewal(request)?;
     }

@@ -44,8 +44,8 @@ pub const ALTER: Api = Api::new(ApiKey::AlterShareGroupOffsets, 0..=0).handled_b
 pub const DELETE: Api =
     Api::new(ApiKey::DeleteShareGroupOffsets, 0..=0).handled_by(handler!(delete));
 
-fn text(refusal: &Refusal) -> Option<StrBytes> {
-    Some(StrBytes::from_string(refusal.message.clone()))
+fn text(refusal: &Refusal) -> StrBytes {
+    StrBytes::from_string(refusal.message.clone())
 }
 
 async fn ask(broker: &Broker, group: &GroupId, call: Call) -> Result<ShareStates, Refusal> {
@@ -79,7 +79,7 @@ async fn describe_group(broker: &Broker, asked: &AskedGroup) -> DescribedGroup {
         Ok(states) => states.states,
         Err(refusal) => {
             let code = refusal.code.code();
-            return answer.with_error_code(code).with_error_message(text(&refusal));
+            return answer.with_error_code(code).with_error_message(Some(text(&refusal)));
         }
     };
     let wanted: Vec<(String, Vec<i32>)> = match &asked.topics {
@@ -114,7 +114,7 @@ async fn describe_topic(
             return blank
                 .with_start_offset(-1)
                 .with_error_code(code)
-                .with_error_message(text(&refusal));
+                .with_error_message(Some(text(&refusal)));
         };
         match keeper(broker, group, (topic_id, partition), What::Summarize).await {
             shard::Answer::Summary(Ok(Summary { start, leader_epoch, .. })) => {
@@ -122,7 +122,10 @@ async fn describe_topic(
             }
             shard::Answer::Summary(Err(refusal)) => {
                 let code = refusal.code.code();
-                blank.with_start_offset(-1).with_error_code(code).with_error_message(text(&refusal))
+                blank
+                    .with_start_offset(-1)
+                    .with_error_code(code)
+                    .with_error_message(Some(text(&refusal)))
             }
             _ => blank.with_start_offset(-1).with_error_code(-1),
         }
@@ -140,7 +143,7 @@ async fn alter(
         alter_offsets(&broker, &request).await.unwrap_or_else(|refusal| {
             AlterShareGroupOffsetsResponse::default()
                 .with_error_code(refusal.code.code())
-                .with_error_message(text(&refusal))
+                .with_error_message(Some(text(&refusal)))
         })
     })
 }
@@ -182,7 +185,9 @@ async fn alter_offsets(
             let answer = Altered::default().with_partition_index(index);
             match refusal {
                 None => answer,
-                Some(it) => answer.with_error_code(it.code.code()).with_error_message(text(&it)),
+                Some(it) => {
+                    answer.with_error_code(it.code.code()).with_error_message(Some(text(&it)))
+                }
             }
         };
         AlteredTopic::default()
@@ -203,7 +208,7 @@ async fn delete(
         delete_offsets(&broker, &request).await.unwrap_or_else(|refusal| {
             DeleteShareGroupOffsetsResponse::default()
                 .with_error_code(refusal.code.code())
-                .with_error_message(text(&refusal))
+                .with_error_message(Some(text(&refusal)))
         })
     })
 }
@@ -226,7 +231,7 @@ async fn delete_offsets(
         let Some(topic) = image.topic(&asked.topic_name) else {
             let refusal = Refusal::from(ErrorCode::UnknownTopicOrPartition);
             let code = refusal.code.code();
-            answers.push(answer.with_error_code(code).with_error_message(text(&refusal)));
+            answers.push(answer.with_error_code(code).with_error_message(Some(text(&refusal))));
             continue;
         };
         let answer = answer.with_topic_id(topic.id);
@@ -238,7 +243,7 @@ async fn delete_offsets(
             }
             Err(refusal) => {
                 let code = refusal.code.code();
-                answers.push(answer.with_error_code(code).with_error_message(text(&refusal)));
+                answers.push(answer.with_error_code(code).with_error_message(Some(text(&refusal))));
             }
         }
     }

@@ -377,10 +377,9 @@ impl Shard {
             Some(Group::Consumer(group)) => {
                 member = group.validate_commit(&request.member_id, epoch, Some(version))?;
             }
-            Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             // Anyone may commit who does without a group.
             None if epoch < 0 => {}
-            None => return Err(ErrorCode::GroupIdNotFound),
+            Some(Group::Share(_)) | None => return Err(ErrorCode::GroupIdNotFound),
         }
         if let Some(member) = member {
             for topic in &request.topics {

@@ -44,7 +44,7 @@ impl Shard {
             let answer = turn.leave(member)?;
             let records = turn.records;
             step.effects.timers.push((id.to_owned(), TimerChange::Cancel(slot)));
-            self.apply_share(id, records, step.effects);
+            apply_share(records, step.effects);
             return Ok((answer, None));
         }
         let fresh = ShareGroup::new(id);
@@ -68,15 +68,10 @@ impl Shard {
         let timer = Timer::Session { member: member.to_owned() };
         let change = TimerChange::Set { slot, after_ms, timer };
         step.effects.timers.push((id.to_owned(), change));
-        self.apply_share(id, records, step.effects);
+        apply_share(records, step.effects);
         self.refreshed = refresh.map(|refresh| (id.to_owned(), refresh));
         self.initializing = initialize.as_ref().map(|_| (id.to_owned(), context.now));
         Ok((answer, initialize))
-    }
-
-    fn apply_share(&mut self, _: &str, records: Vec<ShareRecord>, effects: &mut Effects) {
-        effects.records.extend(records.into_iter().map(Record::Share));
-        effects.replay = true;
     }
 
     /// A member was silent for too long.
@@ -92,7 +87,7 @@ impl Shard {
         let mut turn = Turn::new(group, context.settings, context.image, context.now);
         if turn.leave(member).is_ok() {
             let records = turn.records;
-            self.apply_share(id, records, effects);
+            apply_share(records, effects);
         }
     }
 
@@ -112,7 +107,7 @@ impl Shard {
         let states = group.states.with_initialized(topics);
         let record = group.states_record(&states);
         let answer = ShareStates { epoch: group.epoch, is_empty: group.is_empty(), states };
-        self.apply_share(id, vec![record], step.effects);
+        apply_share(vec![record], step.effects);
         Ok(answer)
     }
 
@@ -143,7 +138,7 @@ impl Shard {
             states.initializing.entry(*topic).or_insert_with(fresh).1.extend(its);
         }
         let noted = group.states_record(&states);
-        self.apply_share(id, vec![raised, noted], step.effects);
+        apply_share(vec![raised, noted], step.effects);
         Ok(ShareStates { epoch, is_empty: true, states })
     }
 
@@ -157,7 +152,7 @@ impl Shard {
         let states = group.states.without(topics);
         let record = group.states_record(&states);
         let answer = ShareStates { epoch: group.epoch, is_empty: group.is_empty(), states };
-        self.apply_share(id, vec![record], step.effects);
+        apply_share(vec![record], step.effects);
         Ok(answer)
     }
 
@@ -186,4 +181,9 @@ impl Shard {
             group.replay(record);
         }
     }
+}
+
+fn apply_share(records: Vec<ShareRecord>, effects: &mut Effects) {
+    effects.records.extend(records.into_iter().map(Record::Share));
+    effects.replay = true;
 }

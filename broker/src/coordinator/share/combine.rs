@@ -5,7 +5,7 @@
 //! the one that is further: states only go forward between two deliveries. Acknowledgements may
 //! arrive in any order for that reason.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::records::StateBatch;
 use crate::types::Offset;
@@ -26,16 +26,16 @@ pub fn combine(batches: impl IntoIterator<Item = StateBatch>, start: Offset) -> 
     cuts.sort_unstable();
     cuts.dedup();
     // Of those that hold the range between two cuts; the furthest is the last.
-    let mut open: BTreeMap<(i16, i8, Offset), ()> = BTreeMap::new();
+    let mut open: BTreeSet<(i16, i8, Offset)> = BTreeSet::new();
     let mut next = known.iter().peekable();
     let mut combined: Vec<StateBatch> = Vec::with_capacity(known.len());
     for pair in cuts.windows(2) {
         let (first, last) = (pair[0], pair[1] - 1);
         while let Some(batch) = next.next_if(|batch| batch.first <= first) {
-            open.insert((batch.deliveries, batch.state, batch.last), ());
+            open.insert((batch.deliveries, batch.state, batch.last));
         }
-        open.retain(|(_, _, end), ()| *end >= first);
-        let Some(((deliveries, state, _), ())) = open.last_key_value() else { continue };
+        open.retain(|(_, _, end)| *end >= first);
+        let Some((deliveries, state, _)) = open.last() else { continue };
         let batch = StateBatch { first, last, state: *state, deliveries: *deliveries };
         match combined.last_mut() {
             Some(before)

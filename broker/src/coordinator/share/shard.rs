@@ -153,7 +153,7 @@ impl Shard {
             }
             Delete => {
                 let known = self.states.contains_key(&key);
-                (known.then(|| Record::Snapshot(key, None)), Answer::Done(Ok(())))
+                (known.then_some(Record::Snapshot(key, None)), Answer::Done(Ok(())))
             }
             Summarize => (None, Answer::Summary(Ok(self.summary(&key)))),
         };

@@ -242,7 +242,8 @@ impl<'a> Turn<'a> {
             let knows =
                 |all: &Named, it: i32| all.get(&topic.id).is_some_and(|(_, its)| its.contains(&it));
             let is_new = |it: &i32| {
-                !knows(&states.initialized, *it) && !(waits && knows(&states.initializing, *it))
+                let under_way = waits && knows(&states.initializing, *it);
+                !under_way && !knows(&states.initialized, *it)
             };
             let new: BTreeSet<i32> = topic.partitions.keys().copied().filter(is_new).collect();
             if !new.is_empty() {
