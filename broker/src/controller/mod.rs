@@ -41,7 +41,7 @@ mod tests_admin;
 #[cfg(test)]
 mod tests_follow;
 #[cfg(test)]
-mod tests_quorum;
+pub(crate) mod tests_quorum;
 #[cfg(test)]
 mod tests_snapshots;
 pub mod topics;

@@ -94,7 +94,8 @@ impl Node {
     }
 }
 
-fn until(what: &str, condition: impl Fn() -> bool) -> Duration {
+/// Looks again and again: what happens in a broker's own threads tells nobody outside.
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
@@ -103,7 +104,7 @@ fn until(what: &str, condition: impl Fn() -> bool) -> Duration {
     begun.elapsed()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let (from, to) = (entry.path(), to.join(entry.file_name()));

@@ -9,8 +9,9 @@
 //! Invariants: a partition that fails is left out for `replica.fetch.backoff.ms` and holds up no
 //! other; an answer is applied only in the leader epoch it was asked in; when the set of partitions
 //! changes, a long poll in flight is given up and asked anew, so that a new partition never waits
-//! for an old one; a long poll lasts no longer than the wait of a partition that is left out of it. Leaders older than Kafka 3.5 (Fetch 15) are not spoken to. Deliberately absent:
-//! fetch sessions towards the leader; each request names all partitions.
+//! for an old one; a long poll lasts no longer than the wait of a partition that is left out of it.
+//! Leaders older than Kafka 3.5 (Fetch 15) are not spoken to. Deliberately absent: fetch sessions
+//! towards the leader; each request names all partitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use super::partition::Partition;
 use super::partitions::Partitions;
 use super::remote::{Failure, Leaders, RemoteLeader};
 use crate::env::{self, planted};
+use crate::log::Log;
 use crate::types::{LeaderEpoch, Millis, NodeId, Offset};
 use crate::wire::records::Batches;
 
@@ -239,11 +241,12 @@ impl Fetcher {
         self.delayed.retain(|_, until| *until > now);
         let mut asked = Vec::with_capacity(followed.len());
         for (partition, epoch) in followed {
-            let from = partition.log().end_offset();
+            let log = partition.log();
+            let from = log.end_offset();
             let key = (partition.topic_id, partition.id.partition, *epoch);
             let delayed = self.delayed.contains_key(&key);
             // A full disk is left alone until there is room again.
-            if !delayed && partition.log().has_room() && !waits_for_disk(partition) {
+            if !delayed && log.has_room() && is_synced(&log, from) {
                 asked.push(Asked { partition: partition.clone(), epoch: *epoch, from });
             }
         }
@@ -383,7 +386,11 @@ impl Fetcher {
 /// Whether something was appended that is not synced yet.
 fn waits_for_disk(partition: &Partition) -> bool {
     let log = partition.log();
-    log.synced_offset() < log.end_offset() && !planted!(FollowerAcknowledgesBeforeSync)
+    !is_synced(&log, log.end_offset())
+}
+
+fn is_synced(log: &Log, offset: Offset) -> bool {
+    log.synced_offset() >= offset || planted!(FollowerAcknowledgesBeforeSync)
 }
 
 /// Applies one partition's answer. Returns what is left to do.

@@ -186,7 +186,9 @@ fn batch(sequence: i32, size: usize) -> Bytes {
     builder.build()
 }
 
-/// Waits until the recovery points on the disk cover what was produced.
+/// Waits until the recovery points on the disk cover what was produced. This and the other waits here
+/// look again and again, because a broker tells nobody of such steps; where a time is measured, the
+/// pause (1 ms, or 5 with a real broker) is part of it.
 async fn checkpointed(disk: &Counting, partitions: i32, offset: i64) -> Result<(), String> {
     let begun = Instant::now();
     let line = format!(" {offset}");

@@ -156,7 +156,7 @@ fn no_order_of_events_breaks_two_elections_in_a_row() {
 
 /// `cargo test -p ottla-broker --release --lib -- --ignored raft::tests::model`.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "minutes: run by hand, no layer runs it"]
 fn no_order_of_events_breaks_the_quorum_in_a_larger_scope() {
     check((2, 2, 1, 1));
     check((3, 3, 1, 1));

@@ -18,12 +18,12 @@ use super::trick::Trick;
 use crate::broker::Broker;
 use crate::config::Settings;
 use crate::controller::image::{BrokerImage, PartitionImage};
+use crate::controller::tests_quorum::{copy, until};
 use crate::coordinator::topic::TopicCreator;
 use crate::error::ErrorCode;
 use crate::log::Origin;
 use crate::types::TopicPartition;
 
-const PATIENCE: Duration = Duration::from_mins(1);
 /// No two lives of a process make up the same ids.
 static LIVES: AtomicU64 = AtomicU64::new(1);
 
@@ -125,27 +125,6 @@ impl Node {
             all.extend(values(&log.read_cold(from, 1 << 20, i64::MAX, true).unwrap()));
         }
         all
-    }
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    begun.elapsed()
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type().unwrap().is_dir() {
-            copy(&from, &to);
-        } else {
-            std::fs::copy(from, to).unwrap();
-        }
     }
 }
 
