@@ -2,6 +2,7 @@
 
 use super::call::TxnOffsetCommit;
 use super::classic::Step;
+use super::consumer::ConsumerGroup;
 use super::effects::Answer;
 use super::kind::Group;
 use super::offsets;
@@ -46,9 +47,11 @@ impl Shard {
                 let (member, generation) = (&request.member_id, request.generation_id);
                 group.validate_transactional_commit(member, instance, generation)?;
             }
-            Some(Group::Consumer(group)) => {
-                group.validate_commit(&request.member_id, request.generation_id, None)?;
-            }
+            Some(Group::Consumer(group)) => may_commit(group, call).map_err(|code| match code {
+                // Producers do not know of epochs.
+                ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
+                other => other,
+            })?,
             Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             None if request.generation_id < 0 => {}
             None => return Err(ErrorCode::IllegalGeneration),
@@ -64,4 +67,19 @@ impl Shard {
         step.effects.replay = true;
         Ok(Answer::TxnOffsetCommit(answer))
     }
+}
+
+fn may_commit(group: &ConsumerGroup, call: &TxnOffsetCommit) -> Result<(), ErrorCode> {
+    let request = &call.request;
+    let epoch = request.generation_id;
+    let Some(member) = group.validate_commit(&request.member_id, epoch, None)? else {
+        return Ok(());
+    };
+    for topic in &request.topics {
+        let id = call.topic_ids.get(topic.name.as_str()).ok_or(ErrorCode::IllegalGeneration)?;
+        for partition in &topic.partitions {
+            member.may_commit(*id, partition.partition_index, epoch)?;
+        }
+    }
+    Ok(())
 }
