@@ -24,6 +24,7 @@ import org.apache.kafka.common.serialization.*;
  */
 public final class Shares {
     private static final int LIMIT = 4;
+    private static final long QUIET_MS = 10000;
     private static int failed;
 
     interface Claim { String check() throws Exception; }
@@ -64,7 +65,7 @@ public final class Shares {
                 kills.until(System.currentTimeMillis() + options.seconds * 1000L);
                 sent = feeder.finish();
             }
-            Map<String, List<Integer>> seen = finished(options, admin, topic, 180);
+            Map<String, List<Integer>> seen = finished(options, admin, topic, sent, 180);
             for (int number = 0; number < sent; number++) {
                 String value = (number % 100 == 7 ? "release-" : "plain-") + number;
                 if (!seen.containsKey(value)) throw new IllegalStateException(value + " was never processed");
@@ -78,7 +79,7 @@ public final class Shares {
 
     private static String alwaysReleased(Options options) throws Exception {
         String topic = "released-" + options.name;
-        return limited(options, topic, "release-", seen -> {
+        return limited(options, topic, "release-", 4, seen -> {
             for (Map.Entry<String, List<Integer>> one : seen.entrySet()) {
                 List<Integer> expected = one.getKey().startsWith("release-") ? List.of(1, 2, 3, 4) : List.of(1);
                 if (!one.getValue().equals(expected)) throw new IllegalStateException(one + " should be delivered as " + expected);
@@ -88,7 +89,7 @@ public final class Shares {
 
     private static String crashedOn(Options options) throws Exception {
         String topic = "crashed-on-" + options.name;
-        return limited(options, topic, "crash-", seen -> {
+        return limited(options, topic, "crash-", 2, seen -> {
             within(seen, LIMIT);
             for (Map.Entry<String, List<Integer>> one : seen.entrySet()) {
                 if (one.getValue().size() > LIMIT) throw new IllegalStateException(one + " is delivered too often");
@@ -98,19 +99,19 @@ public final class Shares {
 
     interface Rule { void check(Map<String, List<Integer>> seen); }
 
-    /** Forty records, four of them bad, and nobody is killed from outside. */
-    private static String limited(Options options, String topic, String bad, Rule rule) throws Exception {
+    /** Forty records, some of them bad, and nobody is killed from outside. */
+    private static String limited(Options options, String topic, String bad, int count, Rule rule) throws Exception {
         try (Admin admin = Topics.admin(options); Kills kills = new Kills(options)) {
             Topics.make(admin, Map.of(), topic);
             settle(admin, topic, LIMIT);
             try (KafkaProducer<String, String> producer = Topics.producer(options)) {
                 for (int number = 0; number < 40; number++) {
-                    String kind = number >= 20 && number < 24 ? bad : "plain-";
+                    String kind = number >= 20 && number < 20 + count ? bad : "plain-";
                     producer.send(new ProducerRecord<>(topic, number % Topics.PARTITIONS, "key", kind + number)).get();
                 }
             }
             kills.run(topic + "-0", worker(options, topic, 0, "record_limit", 1));
-            Map<String, List<Integer>> seen = finished(options, admin, topic, 120);
+            Map<String, List<Integer>> seen = finished(options, admin, topic, 40, 240);
             if (seen.size() != 40) throw new IllegalStateException(seen.size() + " of 40 records were delivered: " + seen.keySet());
             rule.check(seen);
             Map<Integer, Long> histogram = seen.entrySet().stream().filter(it -> it.getKey().startsWith(bad))
@@ -133,25 +134,37 @@ public final class Shares {
         });
     }
 
-    /** Waits until the group has done with all records, and tells the counts that each one came with. */
-    private static Map<String, List<Integer>> finished(Options options, Admin admin, String topic, int seconds) throws Exception {
+    /**
+     * Waits until all records have been delivered and, for longer than a lock lasts, none of them
+     * again; tells the counts that each one came with. A broker that knows how far behind the group
+     * is must agree that it is not.
+     */
+    private static Map<String, List<Integer>> finished(Options options, Admin admin, String topic, int records, int seconds) throws Exception {
+        long[] last = {-1, System.currentTimeMillis()};
         Topics.await(options, seconds, () -> {
-            Map<TopicPartition, OffsetSpec> latest = new HashMap<>();
-            for (TopicPartition partition : Topics.partitions(topic)) latest.put(partition, OffsetSpec.latest());
-            var starts = admin.listShareGroupOffsets(Map.of(topic, new ListShareGroupOffsetsSpec())).partitionsToOffsetInfo(topic).get();
-            StringBuilder missing = new StringBuilder();
-            admin.listOffsets(latest).all().get().forEach((partition, end) -> {
-                SharePartitionOffsetInfo start = starts.get(partition);
-                long at = start == null ? 0 : start.startOffset();
-                if (at < end.offset()) missing.append(partition).append(" is done up to ").append(at).append(" of ").append(end.offset()).append("; ");
-            });
-            return missing.length() == 0 ? null : missing.toString();
+            Map<String, List<Integer>> seen = seen(options, topic);
+            long deliveries = seen.values().stream().mapToLong(List::size).sum();
+            if (deliveries != last[0]) {
+                last[0] = deliveries;
+                last[1] = System.currentTimeMillis();
+            }
+            if (seen.size() < records) return seen.size() + " of " + records + " records were processed";
+            return System.currentTimeMillis() - last[1] < QUIET_MS ? "records are still delivered" : null;
         });
+        Topics.await(options, 30, () -> {
+            var offsets = admin.listShareGroupOffsets(Map.of(topic, new ListShareGroupOffsetsSpec())).partitionsToOffsetInfo(topic).get();
+            return offsets.values().stream().anyMatch(it -> it != null && it.lag().orElse(0L) > 0) ? "the group is said to be behind: " + offsets : null;
+        });
+        return seen(options, topic);
+    }
+
+    private static Map<String, List<Integer>> seen(Options options, String topic) throws Exception {
         Map<String, List<Integer>> seen = new TreeMap<>();
         for (File file : options.work.listFiles((folder, name) -> name.startsWith(topic) && name.endsWith(".seen"))) {
             for (String line : Files.readAllLines(file.toPath())) {
                 String[] words = line.split(" ");
-                seen.computeIfAbsent(words[0], it -> new ArrayList<>()).add(Integer.parseInt(words[1]));
+                // The last line may not be whole yet.
+                if (words.length == 2) seen.computeIfAbsent(words[0], it -> new ArrayList<>()).add(Integer.parseInt(words[1]));
             }
         }
         return seen;
