@@ -390,7 +390,7 @@ impl Conversation {
                     .with_generation_id(generation)
                     .with_producer_id(ProducerId(i64::from(words.number("producer", 7))))
                     .with_topics(topics.collect());
-                let call = TxnOffsetCommit { request, topic_ids: BTreeMap::new(), guard: None };
+                let call = TxnOffsetCommit { request, guard: None };
                 self.call(client, Call::TxnOffsetCommit(Box::new(call)));
             }
             "end" => {
