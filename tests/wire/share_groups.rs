@@ -37,14 +37,14 @@ fn beating(text: &str, epoch: i32) -> ShareGroupHeartbeatRequest {
         .with_member_epoch(epoch)
 }
 
-/// Asks until the answer is what it has to become; notes only that one.
+/// Asks until the answer is what it has to become; notes only the last one.
 fn until<A>(talk: &mut Talk, mut ask: impl FnMut(&mut Talk) -> Option<A>) -> Option<A> {
+    let lines = talk.lines_so_far();
     for _ in 0..200 {
-        let lines = talk.lines_so_far();
+        talk.forget_from(lines);
         if let Some(answer) = ask(talk) {
             return Some(answer);
         }
-        talk.forget_from(lines);
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     talk.note("until", "it never was");
@@ -82,21 +82,21 @@ fn base64(id: Uuid) -> String {
 
 fn life(talk: &mut Talk) {
     let topic = filled(talk, "shared");
-    ready(talk, "sharing");
-    alter(talk, "sharing", "share.auto.offset.reset", Some("earliest"));
-    known(talk, "sharing", "share.auto.offset.reset");
-    let joining = beating("sharing", 0).with_subscribed_topic_names(Some(vec![name("shared")]));
+    ready(talk, "share-life");
+    alter(talk, "share-life", "share.auto.offset.reset", Some("earliest"));
+    known(talk, "share-life", "share.auto.offset.reset");
+    let joining = beating("share-life", 0).with_subscribed_topic_names(Some(vec![name("shared")]));
     let joined = talk.ask(1, &joining);
     // Partitions come once the share coordinator has their state.
     let mut epoch = joined.map_or(0, |it| it.member_epoch);
     until(talk, |talk| {
-        let answer = talk.call(1, &beating("sharing", epoch)).ok()?;
+        let answer = talk.call(1, &beating("share-life", epoch)).ok()?;
         epoch = answer.member_epoch;
         let given = answer.assignment.as_ref()?.topic_partitions.len() == 1;
         talk.note_masked("ShareGroupHeartbeat", &format!("{answer:?}"));
         given.then_some(())
     });
-    let describe = ShareGroupDescribeRequest::default().with_group_ids(vec![group("sharing")]);
+    let describe = ShareGroupDescribeRequest::default().with_group_ids(vec![group("share-life")]);
     talk.ask(1, &describe);
 
     let fetching = |epoch: i32, settled: Vec<fetch::AcknowledgementBatch>| {
@@ -104,7 +104,7 @@ fn life(talk: &mut Talk) {
         let topic =
             fetch::FetchTopic::default().with_topic_id(topic).with_partitions(vec![partition]);
         ShareFetchRequest::default()
-            .with_group_id(Some(group("sharing")))
+            .with_group_id(Some(group("share-life")))
             .with_member_id(Some(text_of(MEMBER)))
             .with_share_session_epoch(epoch)
             .with_max_wait_ms(200)
@@ -128,12 +128,11 @@ fn life(talk: &mut Talk) {
         .with_acknowledge_types(vec![1, 2, 3]);
     let partition =
         acknowledge::AcknowledgePartition::default().with_acknowledgement_batches(vec![settled]);
-    let topics =
-        acknowledge::AcknowledgeTopic::default().with_topic_id(topic).with_partitions(vec![
-            partition,
-        ]);
+    let topics = acknowledge::AcknowledgeTopic::default()
+        .with_topic_id(topic)
+        .with_partitions(vec![partition]);
     let request = ShareAcknowledgeRequest::default()
-        .with_group_id(Some(group("sharing")))
+        .with_group_id(Some(group("share-life")))
         .with_member_id(Some(text_of(MEMBER)))
         .with_share_session_epoch(session)
         .with_topics(vec![topics]);
@@ -156,9 +155,9 @@ fn life(talk: &mut Talk) {
     // The session ends, the member leaves, the group goes.
     let closing = fetching(-1, Vec::new()).with_topics(Vec::new());
     talk.ask(1, &closing);
-    talk.ask(1, &beating("sharing", -1));
+    talk.ask(1, &beating("share-life", -1));
     talk.ask(1, &describe);
-    talk.ask(2, &DeleteGroupsRequest::default().with_groups_names(vec![group("sharing")]));
+    talk.ask(2, &DeleteGroupsRequest::default().with_groups_names(vec![group("share-life")]));
 }
 
 fn state(talk: &mut Talk) {
@@ -188,9 +187,8 @@ fn state(talk: &mut Talk) {
             .with_leader_epoch(leader_epoch)
             .with_start_offset(offset)
             .with_state_batches(batches.collect());
-        let topic = write::WriteStateData::default()
-            .with_topic_id(topic)
-            .with_partitions(vec![partition]);
+        let topic =
+            write::WriteStateData::default().with_topic_id(topic).with_partitions(vec![partition]);
         WriteShareGroupStateRequest::default()
             .with_group_id(text_of("kept"))
             .with_topics(vec![topic])

@@ -4,14 +4,12 @@
 //! partition becomes part of the transaction by this request (KIP-890), before that it is verified
 //! to be. Topics and partitions that do not exist are refused one by one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::{ApiKey, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
-use uuid::Uuid;
 
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
@@ -39,7 +37,7 @@ async fn handle(
     mut request: TxnOffsetCommitRequest,
 ) -> Reply<TxnOffsetCommitResponse> {
     let version = client.version;
-    let (refused, topic_ids) = refuse_unknown(&broker.image.load(), &mut request);
+    let refused = refuse_unknown(&broker.image.load(), &mut request);
     if request.topics.is_empty() {
         return Reply::Now(TxnOffsetCommitResponse::default().with_topics(refused));
     }
@@ -55,7 +53,7 @@ async fn handle(
             return Reply::Now(in_version(version, merged(refused, answer)));
         }
     };
-    let call = TxnOffsetCommit { request, topic_ids, guard };
+    let call = TxnOffsetCommit { request, guard };
     let answer = broker.groups.call(&group, Call::TxnOffsetCommit(Box::new(call))).await;
     Reply::later(async move {
         in_version(version, merged(refused, answer_in_kind!(answer.await, TxnOffsetCommit)))
@@ -87,18 +85,14 @@ async fn verify(
     verified.map_err(|refusal| refusal.code)
 }
 
-/// Takes what does not exist out of the request; says which ids the rest has.
+/// Takes what does not exist out of the request.
 fn refuse_unknown(
     image: &Image,
     request: &mut TxnOffsetCommitRequest,
-) -> (Vec<TxnOffsetCommitResponseTopic>, BTreeMap<String, Uuid>) {
+) -> Vec<TxnOffsetCommitResponseTopic> {
     let mut refused = Vec::new();
-    let mut topic_ids = BTreeMap::new();
     request.topics.retain_mut(|topic| {
         let known = image.topic(&topic.name);
-        if let Some(known) = known {
-            topic_ids.insert(topic.name.to_string(), known.id);
-        }
         let mut unknown = Vec::new();
         topic.partitions.retain(|partition| {
             let index = partition.partition_index;
@@ -116,7 +110,7 @@ fn refuse_unknown(
         }
         !topic.partitions.is_empty()
     });
-    (refused, topic_ids)
+    refused
 }
 
 /// One entry per topic, as clients expect.

@@ -97,7 +97,7 @@ async fn run(args: &Args) -> Outcome<Duration> {
         configs: BTreeMap::new(),
     };
     admin.create_topic(new, false).await?;
-    let coordinator = client.coordinator(&group).await?;
+    let coordinator = coordinator(&client, &group).await?;
     let nodes = client.brokers();
     let node = nodes.iter().find(|node| node.id == coordinator).ok_or("no coordinator")?;
     let watch = open(&node.address()).await?;
@@ -141,6 +141,19 @@ async fn run(args: &Args) -> Outcome<Duration> {
     }
     let known = known.0.lock().len();
     Err(format!("not stable after {} s: {known} members know their part", args.patience).into())
+}
+
+/// The topic of groups is made when somebody asks for the first time.
+async fn coordinator(client: &Client, group: &str) -> Outcome<i32> {
+    let start = Instant::now();
+    loop {
+        match client.coordinator(group).await {
+            Err(error) if error.is_retriable() && start.elapsed() < TIMEOUT => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            found => return Ok(found?),
+        }
+    }
 }
 
 async fn open(address: &str) -> Outcome<Connection> {

@@ -1,7 +1,5 @@
 //! A request to the coordinator of one group, or of several in one partition.
 
-use std::collections::BTreeMap;
-
 use kafka_protocol::messages::consumer_group_describe_response::DescribedGroup as DescribedConsumerGroup;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
@@ -90,8 +88,6 @@ pub enum Call {
 #[derive(Debug, Clone)]
 pub struct TxnOffsetCommit {
     pub request: TxnOffsetCommitRequest,
-    /// By name, of the topics in the request.
-    pub topic_ids: BTreeMap<String, Uuid>,
     /// What the verification of the transaction left.
     pub guard: Option<Guard>,
 }

@@ -82,7 +82,9 @@ impl Shard {
             Call::OffsetCommit { request, version } => {
                 self.commit(&request, version, step).map(Some)
             }
-            Call::TxnOffsetCommit(call) => self.commit_in_transaction(&call, step).map(Some),
+            Call::TxnOffsetCommit(call) => {
+                self.commit_in_transaction(&call, context, step).map(Some)
+            }
             Call::OffsetFetch { group, require_stable: true } => {
                 self.fetch(&group, View::Newest).map(Some)
             }

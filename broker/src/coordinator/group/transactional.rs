@@ -7,7 +7,8 @@ use super::effects::Answer;
 use super::kind::Group;
 use super::offsets;
 use super::records::{OffsetCommitKey, OffsetCommitValue};
-use super::shard::Shard;
+use super::shard::{Context, Shard};
+use crate::controller::Image;
 use crate::coordinator::runtime::InTransaction;
 use crate::error::ErrorCode;
 
@@ -38,6 +39,7 @@ impl Shard {
     pub(super) fn commit_in_transaction(
         &mut self,
         call: &TxnOffsetCommit,
+        context: &Context<'_>,
         step: &mut Step<'_>,
     ) -> Result<Answer, ErrorCode> {
         let request = &call.request;
@@ -47,11 +49,13 @@ impl Shard {
                 let (member, generation) = (&request.member_id, request.generation_id);
                 group.validate_transactional_commit(member, instance, generation)?;
             }
-            Some(Group::Consumer(group)) => may_commit(group, call).map_err(|code| match code {
-                // Producers do not know of epochs.
-                ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
-                other => other,
-            })?,
+            Some(Group::Consumer(group)) => {
+                may_commit(group, call, context.image).map_err(|code| match code {
+                    // Producers do not know of epochs.
+                    ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
+                    other => other,
+                })?
+            }
             Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             None if request.generation_id < 0 => {}
             None => return Err(ErrorCode::IllegalGeneration),
@@ -69,16 +73,20 @@ impl Shard {
     }
 }
 
-fn may_commit(group: &ConsumerGroup, call: &TxnOffsetCommit) -> Result<(), ErrorCode> {
+fn may_commit(
+    group: &ConsumerGroup,
+    call: &TxnOffsetCommit,
+    image: &Image,
+) -> Result<(), ErrorCode> {
     let request = &call.request;
     let epoch = request.generation_id;
     let Some(member) = group.validate_commit(&request.member_id, epoch, None)? else {
         return Ok(());
     };
     for topic in &request.topics {
-        let id = call.topic_ids.get(topic.name.as_str()).ok_or(ErrorCode::IllegalGeneration)?;
+        let id = image.topic(&topic.name).ok_or(ErrorCode::IllegalGeneration)?.id;
         for partition in &topic.partitions {
-            member.may_commit(*id, partition.partition_index, epoch)?;
+            member.may_commit(id, partition.partition_index, epoch)?;
         }
     }
     Ok(())

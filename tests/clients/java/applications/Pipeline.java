@@ -47,7 +47,7 @@ public final class Pipeline {
                 kills.until(System.currentTimeMillis() + options.seconds * 1000L);
                 sent = feeder.finish();
             }
-            Topics.await(options, 120, () -> Topics.uncommitted(options, admin, group(options), in(options)));
+            Topics.await(options, 60, () -> Topics.uncommitted(options, admin, group(options), in(options)));
             compare(options, sent);
             return sent + " records in " + options.seconds + " s; " + kills.summary() + "; seed " + options.seed;
         }

@@ -65,7 +65,7 @@ public final class Shares {
                 kills.until(System.currentTimeMillis() + options.seconds * 1000L);
                 sent = feeder.finish();
             }
-            Map<String, List<Integer>> seen = finished(options, admin, topic, sent, 180);
+            Map<String, List<Integer>> seen = finished(options, admin, topic, sent, 60);
             for (int number = 0; number < sent; number++) {
                 String value = (number % 100 == 7 ? "release-" : "plain-") + number;
                 if (!seen.containsKey(value)) throw new IllegalStateException(value + " was never processed");
@@ -111,7 +111,7 @@ public final class Shares {
                 }
             }
             kills.run(topic + "-0", worker(options, topic, 0, "record_limit", 1));
-            Map<String, List<Integer>> seen = finished(options, admin, topic, 40, 240);
+            Map<String, List<Integer>> seen = finished(options, admin, topic, 40, 60);
             if (seen.size() != 40) throw new IllegalStateException(seen.size() + " of 40 records were delivered: " + seen.keySet());
             rule.check(seen);
             Map<Integer, Long> histogram = seen.entrySet().stream().filter(it -> it.getKey().startsWith(bad))

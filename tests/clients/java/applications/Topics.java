@@ -127,9 +127,10 @@ final class Topics {
 
     interface Condition { String missing() throws Exception; }
 
-    /** Waits until nothing is missing any more. */
+    /** Waits until nothing is missing any more, as long as what is missing changes now and then. */
     static void await(Options options, int seconds, Condition condition) throws Exception {
-        long until = System.currentTimeMillis() + seconds * 1000L;
+        long begun = System.currentTimeMillis(), until = begun + seconds * 1000L;
+        String last = "";
         while (true) {
             String missing;
             try {
@@ -139,7 +140,13 @@ final class Topics {
                 missing = why.getCause().toString();
             }
             if (missing == null) return;
-            if (System.currentTimeMillis() > until) throw new IllegalStateException(missing + ", " + seconds + " s after the last kill");
+            long now = System.currentTimeMillis();
+            if (!missing.equals(last)) {
+                options.say(missing);
+                last = missing;
+                until = now + seconds * 1000L;
+            }
+            if (now > until) throw new IllegalStateException(missing + ", " + (now - begun) / 1000 + " s after the last kill, and nothing has changed for " + seconds + " s");
             Thread.sleep(500);
         }
     }

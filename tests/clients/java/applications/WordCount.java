@@ -65,7 +65,7 @@ public final class WordCount {
             }
             if (lines != sent) throw new IllegalStateException(sent + " lines were acknowledged, and " + lines + " are in the input");
             int total = expected.values().stream().mapToInt(it -> it).sum();
-            Topics.await(options, 240, () -> {
+            Topics.await(options, 60, () -> {
                 int found = Topics.read(options, out(options)).stream().mapToInt(List::size).sum();
                 Thread.sleep(1000);
                 return found < total ? found + " of " + total + " counts are there" : null;

@@ -77,7 +77,6 @@ pub fn commit_in_transaction(
     let request = &call.request;
     let mut records = Vec::new();
     let topics = request.topics.iter().map(|topic| {
-        let topic_id = call.topic_ids.get(topic.name.as_str()).copied().unwrap_or_default();
         let partitions = topic.partitions.iter().map(|partition| {
             let index = partition.partition_index;
             let answer = TxnOffsetCommitResponsePartition::default().with_partition_index(index);
@@ -91,7 +90,8 @@ pub fn commit_in_transaction(
                 metadata: metadata.to_owned(),
                 commit_timestamp: now,
                 expire_timestamp: -1,
-                topic_id,
+                // The request has no ids, and Kafka keeps none that it was not told.
+                topic_id: Uuid::nil(),
             };
             records.push(Record::offset(&request.group_id, &topic.name, index, Some(value)));
             answer
