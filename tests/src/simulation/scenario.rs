@@ -211,7 +211,7 @@ const SESSION: &str = "group.consumer.session.timeout.ms";
 fn coordinators(random: &mut StdRng) -> Vec<(&'static str, String)> {
     let session = one_of(random, &[1_500, 2_500, 4_000]);
     let interval = one_of(random, &[0, 0, 300]);
-    let settings: [(&'static str, i64); 17] = [
+    let settings: [(&'static str, i64); 18] = [
         (SESSION, session),
         ("group.consumer.min.session.timeout.ms", 1_000),
         ("group.min.session.timeout.ms", 1_000),
@@ -229,6 +229,7 @@ fn coordinators(random: &mut StdRng) -> Vec<(&'static str, String)> {
         ("group.share.heartbeat.interval.ms", 300),
         ("share.coordinator.state.topic.num.partitions", 2),
         ("group.share.record.lock.duration.ms", 1_500),
+        ("group.share.delivery.count.limit", 10),
     ];
     settings.into_iter().map(|(name, value)| (name, value.to_string())).collect()
 }

@@ -1,7 +1,7 @@
 //! What holders of a share group's records were told, and whether it can be true: who says
 //! something of a record is the last to whom it was given, and what was settled comes to nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Counts what clients send and hear.
 pub type Moment = u64;
@@ -10,6 +10,8 @@ pub type Moment = u64;
 struct Record {
     /// To whom it was given: who asked when, and heard when.
     given: Vec<(String, Moment, Moment)>,
+    /// Who has asked that it be settled for good.
+    asked: BTreeSet<String>,
     /// When it was settled for good.
     settled: Option<Moment>,
 }
@@ -54,6 +56,18 @@ impl Shares {
         given.iter().all(|(who, asked, _)| who == holder || asked < heard)
     }
 
+    /// A holder is about to say that a record is done.
+    pub fn settles(&mut self, partition: i32, offset: i64, holder: &str) {
+        let record = self.records.entry((partition, offset)).or_default();
+        record.asked.insert(holder.to_owned());
+    }
+
+    /// Whether somebody else may have settled it: then whatever is said of it is not heard.
+    pub fn may_be_settled(&self, partition: i32, offset: i64, holder: &str) -> bool {
+        let record = self.records.get(&(partition, offset));
+        record.is_some_and(|record| record.asked.iter().any(|who| who != holder))
+    }
+
     /// What was said of a record holds.
     pub fn settled(&mut self, partition: i32, offset: i64) {
         let now = self.moment();
@@ -82,6 +96,9 @@ mod tests {
         // Asked before, and heard late: whose turn it was nobody knows.
         shares.taken(0, 5, "c", asked).unwrap();
         assert!(shares.is_held(0, 5, "b") && shares.is_held(0, 5, "c"));
+        assert!(!shares.may_be_settled(0, 5, "a"));
+        shares.settles(0, 5, "b");
+        assert!(shares.may_be_settled(0, 5, "a") && !shares.may_be_settled(0, 5, "b"));
     }
 
     #[test]

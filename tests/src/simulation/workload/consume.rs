@@ -161,9 +161,9 @@ impl World {
             let who = format!("m{number}.{life}");
             let member = Membership::new(self.clone(), kind, GROUP, INPUT, &who);
             let mut consumer = Consumer::new(member, Committer::Members);
-            let calm = self.calm.get();
+            let mut committed = BTreeMap::new();
             let until = Instant::now() + Duration::from_millis(random.random_range(1_000..9_000));
-            while !self.over.get() && (calm || Instant::now() < until || self.calm.get()) {
+            while !self.over.get() && (Instant::now() < until || self.calm.get()) {
                 if !consumer.is_ready().await {
                     continue;
                 }
@@ -173,9 +173,11 @@ impl World {
                 if random.random_bool(0.03) && !self.calm.get() {
                     sleep(self.scenario.session().mul_f64(random.random_range(0.5..2.0))).await;
                 }
-                if random.random_bool(0.4) && !consumer.positions.is_empty() {
-                    let positions = consumer.positions.clone();
-                    if !consumer.member.commit(&positions).await {
+                let positions = consumer.positions.clone();
+                if random.random_bool(0.4) && positions != committed {
+                    if consumer.member.commit(&positions).await {
+                        committed = positions;
+                    } else {
                         consumer.positions.clear();
                     }
                 }

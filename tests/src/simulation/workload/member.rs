@@ -46,6 +46,8 @@ pub(super) struct Membership {
     /// Counts how often it came in anew: positions of before are worth nothing.
     pub entries: u64,
     pub(super) joined: bool,
+    /// It is in the midst of something, and gives nothing up now.
+    pub(super) busy: bool,
     /// An answer was lost since the last good one.
     lost: bool,
     alive_at: Duration,
@@ -75,6 +77,7 @@ impl Membership {
             assigned: BTreeSet::new(),
             entries: 0,
             joined: false,
+            busy: false,
             lost: false,
             alive_at: Duration::ZERO,
             next_beat: Instant::now(),
@@ -120,6 +123,23 @@ impl Membership {
         }
         if !self.joined || self.connection.is_none() {
             sleep(RETRY).await;
+        }
+    }
+
+    /// Beats if it is time to, and hears no more of the answer than that it is still a member.
+    pub async fn keep_alive(&mut self) {
+        if self.joined && self.connection.is_some() && Instant::now() >= self.next_beat {
+            self.next_beat = Instant::now() + HEARTBEAT;
+            self.busy = true;
+            let done = match self.kind {
+                GroupKind::Classic => self.classic_beat().await,
+                GroupKind::Consumer => self.consumer_beat().await,
+            };
+            self.busy = false;
+            if done.is_err() {
+                self.lost = true;
+                self.connection = None;
+            }
         }
     }
 
@@ -194,14 +214,14 @@ impl Membership {
                     let partitions =
                         assignment.topic_partitions.iter().flat_map(|it| &it.partitions);
                     let assigned = partitions.copied().collect();
-                    if assigned != self.assigned {
+                    if assigned != self.assigned && !self.busy {
                         self.take(assigned, -1);
                         self.next_beat = Instant::now();
                     }
                 }
             }
-            // UNKNOWN_MEMBER_ID, FENCED_MEMBER_EPOCH
-            code @ (25 | 110) => {
+            // UNKNOWN_MEMBER_ID, GROUP_ID_NOT_FOUND, FENCED_MEMBER_EPOCH
+            code @ (25 | 69 | 110) => {
                 self.note(&format!("is out: {code}"));
                 self.cast_out(code);
                 self.give_up();

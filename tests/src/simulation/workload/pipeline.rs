@@ -18,6 +18,8 @@ use crate::simulation::scenario::{GroupKind, INPUT, LEDGER, OUTPUT};
 
 pub(super) const GROUP: &str = "pipeline";
 const WORKERS: usize = 2;
+/// Their transactional ids begin with this.
+const ID: &str = "pipe";
 const PATIENCE: Duration = Duration::from_secs(6);
 /// Longer than any pause: who pauses is thrown out of the group before.
 const TIMEOUT_MS: i32 = 20_000;
@@ -43,9 +45,10 @@ impl World {
 
     /// One worker, life after life, always with the same transactional id.
     async fn transform(self, kind: GroupKind, number: usize) {
-        let id = format!("pipe{number}");
+        let id = format!("{ID}{number}");
         let (mut life, mut instances) = (0, 0);
-        while !self.over.get() {
+        // In the end one is enough, and has the group for itself.
+        while !(self.over.get() || self.calm.get() && number > 0) {
             life += 1;
             let who = format!("{id}.{life}");
             let member = Membership::new(self.clone(), kind, GROUP, INPUT, &who);
@@ -60,7 +63,7 @@ impl World {
             };
             worker.run().await;
             instances = worker.instances;
-            if self.over.get() || worker.random.random_bool(0.3) {
+            if self.over.get() || self.calm.get() || worker.random.random_bool(0.3) {
                 worker.consumer.member.leave().await;
             } else {
                 worker.consumer.crash();
@@ -148,7 +151,9 @@ impl Worker {
         let ends_at =
             Instant::now() + Duration::from_millis(self.random.random_range(1_500..12_000));
         loop {
-            if self.world.over.get() || (Instant::now() > ends_at && !self.world.calm.get()) {
+            let calm = self.world.calm.get();
+            let is_last = self.id == format!("{ID}0");
+            if self.world.over.get() || (Instant::now() > ends_at || calm) && !(calm && is_last) {
                 return;
             }
             if !self.consumer.is_ready().await {
@@ -205,6 +210,7 @@ impl Worker {
         for (to, values) in outputs {
             let place = (OUTPUT.to_owned(), to);
             self.transactor.produce(&txn, &place, &values, PATIENCE).await.map_err(Some)?;
+            self.consumer.member.keep_alive().await;
             if self.chance(0.01) {
                 return Err(None);
             }
@@ -219,6 +225,7 @@ impl Worker {
         if self.chance(0.02) {
             return Err(None);
         }
+        self.consumer.member.keep_alive().await;
         let commit = !self.chance(0.08);
         self.transactor.end(&txn, commit, PATIENCE * 2).await.map_err(Some)?;
         if commit {

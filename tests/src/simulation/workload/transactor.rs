@@ -442,12 +442,13 @@ impl Transactor {
     /// Whether an end was refused for good.
     fn end_refused(&mut self, code: i16, txn: &str, must_succeed: bool) -> Option<Trouble> {
         match ResponseError::try_from_code(code) {
-            Some(ResponseError::InvalidProducerEpoch | ResponseError::ProducerFenced) => {
-                Some(Trouble::Fenced)
-            }
+            // In the epoch before: it took too long, and was aborted.
             Some(
-                error @ (ResponseError::InvalidTxnState | ResponseError::InvalidProducerIdMapping),
-            ) => {
+                ResponseError::InvalidProducerEpoch
+                | ResponseError::ProducerFenced
+                | ResponseError::InvalidTxnState,
+            ) => Some(Trouble::Fenced),
+            Some(error @ ResponseError::InvalidProducerIdMapping) => {
                 if must_succeed {
                     self.world.violate(format!("refused: {txn} cannot be committed: {error:?}"));
                 }
