@@ -317,7 +317,9 @@ impl Recovery<'_> {
                 aborted.extend(producers.replay(batch));
             }
         })?;
-        segment.note_aborted(&aborted);
+        if !planted!(AbortedIndexNotRecovered) {
+            segment.note_aborted(&aborted);
+        }
         Ok((end.unwrap_or(segment.base), cut))
     }
 }

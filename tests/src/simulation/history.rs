@@ -2,6 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::groups::Groups;
+use super::ledger::Ledger;
+use super::shares::Shares;
+
 /// A producer writes to one partition, in order: its values are `NAME:0`, `NAME:1`, …
 #[derive(Debug, Clone, Default)]
 pub struct Written {
@@ -28,16 +32,22 @@ pub struct FinalLog {
 #[derive(Debug, Clone, Default)]
 pub struct Intents<T> {
     pub acknowledged: Option<T>,
-    pub unknown: BTreeSet<T>,
+    /// How many requests for each value are without an answer.
+    pub unknown: BTreeMap<T, u32>,
 }
 
 impl<T: Ord + Clone> Intents<T> {
     pub fn asked(&mut self, value: T) {
-        self.unknown.insert(value);
+        *self.unknown.entry(value).or_default() += 1;
     }
 
     pub fn was_acknowledged(&mut self, value: T) {
-        self.unknown.remove(&value);
+        if let Some(requests) = self.unknown.get_mut(&value) {
+            *requests -= 1;
+            if *requests == 0 {
+                self.unknown.remove(&value);
+            }
+        }
         self.acknowledged = Some(value);
     }
 
@@ -47,7 +57,7 @@ impl<T: Ord + Clone> Intents<T> {
             None => self.acknowledged.is_none(),
             found => {
                 found == self.acknowledged.as_ref()
-                    || found.is_some_and(|it| self.unknown.contains(it))
+                    || found.is_some_and(|it| self.unknown.contains_key(it))
             }
         }
     }
@@ -58,10 +68,15 @@ pub struct History {
     pub written: BTreeMap<(Place, String), Written>,
     /// What readers saw, ever, at each offset.
     pub seen: BTreeMap<Place, BTreeMap<i64, String>>,
-    /// Offsets that a group committed.
+    /// Offsets that a group committed, -1 where it deleted them.
     pub commits: Intents<i64>,
     /// By topic and key.
     pub configs: BTreeMap<(String, String), Intents<String>>,
+    /// By partition and key of the compacted topic; empty for a key that was deleted.
+    pub table: BTreeMap<(i32, String), Intents<String>>,
+    pub ledger: Ledger,
+    pub groups: Groups,
+    pub shares: Shares,
     /// The first thing that cannot be. It begins with a word for its kind.
     pub violation: Option<String>,
 }

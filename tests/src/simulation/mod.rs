@@ -6,9 +6,12 @@
 
 mod checks;
 mod faults;
+mod groups;
 mod history;
+mod ledger;
 mod node;
 mod scenario;
+mod shares;
 mod strikes;
 mod trace;
 mod wire;
@@ -20,6 +23,7 @@ use std::panic;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use checks::Checks;
@@ -187,7 +191,21 @@ async fn clients(
     }
     world.trace.note("faults are over");
     let newest = checks.borrow().newest_image();
-    let logs = world.final_logs(HEAL, newest).await;
-    *verdict.borrow_mut() = logs.and_then(|logs| world.history.borrow().verdict(&logs));
+    *verdict.borrow_mut() = settle(&world, newest).await;
+    world.over.set(true);
     Ok(())
+}
+
+/// Waits until all is well again, and judges what there is then.
+async fn settle(world: &World, newest: i64) -> Result<(), String> {
+    let logs = world.final_logs(HEAL, newest).await?;
+    world.history.borrow().verdict(&logs)?;
+    let end = Instant::now() + HEAL;
+    world.groups_are_done(end).await?;
+    if world.scenario.extras.sharers {
+        world.all_were_shared(&logs, end).await?;
+    }
+    world.over.set(true);
+    world.check_ledgers(&logs, end).await?;
+    world.check_table(end).await
 }

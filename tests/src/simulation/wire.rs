@@ -71,25 +71,37 @@ impl Connection {
     }
 }
 
-/// Who writes a batch: a plain producer, or an idempotent one with its next sequence number.
+/// Who writes a batch: a plain producer, or an idempotent one with its next sequence number, or one
+/// in a transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     pub producer_id: i64,
     pub epoch: i16,
     pub sequence: i32,
+    pub transactional: bool,
 }
 
 impl Identity {
-    pub const PLAIN: Self = Self { producer_id: -1, epoch: -1, sequence: -1 };
+    pub const PLAIN: Self = Self { producer_id: -1, epoch: -1, sequence: -1, transactional: false };
 }
 
 /// A batch of `values` as a producer sends it.
 pub fn batch(values: &[String], identity: Identity, timestamp: i64) -> Bytes {
-    let records: Vec<Record> = values
+    let records: Vec<_> = values.iter().map(|value| (None, Some(value.clone()))).collect();
+    keyed_batch(&records, identity, timestamp)
+}
+
+/// A batch of keys and values.
+pub fn keyed_batch(
+    records: &[(Option<String>, Option<String>)],
+    identity: Identity,
+    timestamp: i64,
+) -> Bytes {
+    let records: Vec<Record> = records
         .iter()
         .enumerate()
-        .map(|(at, value)| Record {
-            transactional: false,
+        .map(|(at, (key, value))| Record {
+            transactional: identity.transactional,
             control: false,
             delete_horizon: false,
             partition_leader_epoch: -1,
@@ -100,8 +112,8 @@ pub fn batch(values: &[String], identity: Identity, timestamp: i64) -> Bytes {
             // A plain producer's batch has the base sequence -1, and the encoder counts on.
             sequence: identity.sequence + at as i32,
             timestamp,
-            key: None,
-            value: Some(Bytes::from(value.clone())),
+            key: key.clone().map(Bytes::from),
+            value: value.clone().map(Bytes::from),
             headers: indexmap::IndexMap::new(),
         })
         .collect();
@@ -115,21 +127,62 @@ pub fn batch(values: &[String], identity: Identity, timestamp: i64) -> Bytes {
     encoded.freeze()
 }
 
-/// The values of a fetched piece of log with their offsets; a cut batch at its end is left out.
-pub fn values(mut records: Bytes) -> Result<Vec<(i64, String)>, String> {
-    let mut values = Vec::new();
-    while records.len() >= 12 {
+/// A whole batch of a fetched piece of log.
+pub struct FetchedBatch {
+    pub last_offset: i64,
+    pub producer_id: i64,
+    pub transactional: bool,
+    pub control: bool,
+    pub records: Vec<Record>,
+}
+
+impl FetchedBatch {
+    /// Whether it is the marker of an abort.
+    pub fn is_abort(&self) -> bool {
+        // Version and kind, two bytes each.
+        let key = self.records.first().and_then(|record| record.key.as_ref());
+        self.control && key.is_some_and(|key| key.ends_with(&[0, 0]))
+    }
+}
+
+/// The batches of a fetched piece of log; one that is cut at its end is left out.
+pub fn batches(mut records: Bytes) -> Result<Vec<FetchedBatch>, String> {
+    let mut batches = Vec::new();
+    while records.len() >= 61 {
         let len =
             12 + i32::from_be_bytes([records[8], records[9], records[10], records[11]]) as usize;
         if records.len() < len {
             break;
         }
         let mut batch = records.split_to(len);
+        let number = |from: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&batch[from..from + 8]);
+            i64::from_be_bytes(bytes)
+        };
+        let attributes = batch[22];
+        let last_delta = i32::from_be_bytes([batch[23], batch[24], batch[25], batch[26]]);
+        let mut seen = FetchedBatch {
+            last_offset: number(0) + i64::from(last_delta),
+            producer_id: number(43),
+            transactional: attributes & 0x10 != 0,
+            control: attributes & 0x20 != 0,
+            records: Vec::new(),
+        };
         let set = RecordBatchDecoder::decode(&mut batch).map_err(|error| error.to_string())?;
-        values.extend(set.records.into_iter().map(|record| {
-            let value = record.value.unwrap_or_default();
-            (record.offset, String::from_utf8_lossy(&value).into_owned())
-        }));
+        seen.records = set.records;
+        batches.push(seen);
     }
-    Ok(values)
+    Ok(batches)
+}
+
+pub fn value_of(record: &Record) -> String {
+    String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned()
+}
+
+/// The values of a fetched piece of log with their offsets; a cut batch at its end is left out.
+pub fn values(records: Bytes) -> Result<Vec<(i64, String)>, String> {
+    let batches = batches(records)?;
+    let records = batches.iter().flat_map(|batch| &batch.records);
+    Ok(records.map(|record| (record.offset, value_of(record))).collect())
 }

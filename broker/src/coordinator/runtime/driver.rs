@@ -24,7 +24,7 @@ use super::shard::{Context, CoordinatorShard, MAX_SWEPT};
 use super::state_log::Appended;
 use super::timers::Timers;
 use super::{Board, Event, Leadership, News, Reach};
-use crate::env;
+use crate::env::{self, planted};
 use crate::error::{ErrorCode, Refusal};
 use crate::types::LeaderEpoch;
 
@@ -350,6 +350,13 @@ impl<S: CoordinatorShard> Driver<S> {
             active.collect(&records, transaction, now);
             self.dirty.insert(partition);
         }
+        let mut after_commit = after_commit;
+        if planted!(AnswersBeforeReplicated)
+            && let Some((token, answer)) = after_commit.take()
+        {
+            self.reply(token, answer);
+        }
+        let Some(Hosted::Active(active)) = self.hosted.get_mut(&partition) else { return };
         let then = then.map(|(key, then)| Waiting::Shard(key, then));
         let answer = after_commit.map(|(token, answer)| Waiting::Answer(token, answer));
         let ready: Vec<_> =

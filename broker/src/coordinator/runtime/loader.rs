@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::shard::CoordinatorShard;
 use super::state_log::StateLog;
+use crate::env::planted;
 use crate::error::Refusal;
 use crate::types::LeaderEpoch;
 use crate::wire::records::{BatchView, Batches, ControlKind, RecordsError};
@@ -47,6 +48,9 @@ impl<S: CoordinatorShard> Loading<S> {
         for record in &records {
             let record = record?;
             let Some(key) = record.key else { continue };
+            if planted!(TombstonesNotReplayed) && record.value.is_none() {
+                continue;
+            }
             if batch.is_control() {
                 match ControlKind::of_key(key) {
                     Some(ControlKind::Commit) => self.shard.load_end(batch.producer_id(), true),

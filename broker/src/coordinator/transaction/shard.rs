@@ -10,6 +10,7 @@ use super::records::Record;
 use super::settings::TransactionSettings;
 use super::state::{Decision, Known, Producer, State, Transaction};
 use crate::coordinator::runtime::{self, Context, MAX_SWEPT, TimerChange, Token, Write};
+use crate::env::planted;
 use crate::error::ErrorCode;
 use crate::types::{LeaderEpoch, Millis, TopicPartition};
 
@@ -226,6 +227,9 @@ impl Shard {
                 known.pending = Some(to.state);
                 let told =
                     if to.state.is_prepared() { to.completed(step.now) } else { *to.clone() };
+                if planted!(MarkersBeforeDecision) && to.state.is_prepared() {
+                    step.effects.notices.push(markers(&id, &to));
+                }
                 step.write(Transition { transactional_id: id, to: Some(to), fences });
                 Ok((Answer::Producer(producer_of(&told)), true))
             }
@@ -308,13 +312,7 @@ impl Shard {
             self.complete(id, step);
             return;
         }
-        step.effects.notices.push(Notice::Send(Markers {
-            transactional_id: id.to_owned(),
-            producer: producer_of(&known.at),
-            commit: known.at.state == State::PrepareCommit,
-            version: known.at.client_version,
-            partitions: known.at.partitions.iter().cloned().collect(),
-        }));
+        step.effects.notices.push(markers(id, &known.at));
     }
 
     fn marked(
@@ -451,6 +449,17 @@ impl Shard {
             assert!(known.at.epoch >= super::state::NO_EPOCH);
         }
     }
+}
+
+/// The end of a transaction that is prepared, for all its partitions.
+fn markers(id: &str, prepared: &Transaction) -> Notice {
+    Notice::Send(Markers {
+        transactional_id: id.to_owned(),
+        producer: producer_of(prepared),
+        commit: prepared.state == State::PrepareCommit,
+        version: prepared.client_version,
+        partitions: prepared.partitions.iter().cloned().collect(),
+    })
 }
 
 fn producer_of(transaction: &Transaction) -> Producer {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::env::planted;
 use crate::error::ErrorCode;
 use crate::types::{Millis, TopicPartition};
 
@@ -338,7 +339,7 @@ impl Known {
             Decision::Refuse(ErrorCode::ConcurrentTransactions)
         } else if at.producer_id != producer.id {
             Decision::Refuse(ErrorCode::InvalidProducerIdMapping)
-        } else if at.epoch != producer.epoch {
+        } else if at.epoch != producer.epoch && !planted!(FencedEpochAccepted) {
             Decision::Refuse(ErrorCode::ProducerFenced)
         } else if at.state.is_prepared() {
             Decision::Refuse(ErrorCode::ConcurrentTransactions)

@@ -95,6 +95,32 @@ bugs! {
         "Without a live member of the ISR, any replica leads (Kafka's default until KIP-106)",
     OffsetsAcknowledgedBeforeCommit = "offsets-acknowledged-before-commit":
         "A group's offset commit is answered before it is replicated (compare KAFKA-20634)",
+    MarkersBeforeDecision = "markers-before-decision":
+        "A transaction's markers are written before its outcome is durable",
+    FencedEpochAccepted = "fenced-epoch-accepted":
+        "Neither leaders nor the coordinator look at a transactional producer's epoch",
+    LateProduceUnverified = "late-produce-unverified":
+        "A leader takes what begins a transaction without asking its coordinator (KIP-890)",
+    FollowerForgetsOpenTransactions = "follower-forgets-open-transactions":
+        "A follower that becomes leader does not know which transactions are open",
+    SnapshotLosesTransactions = "snapshot-loses-transactions":
+        "What comes back from a producer snapshot is in no transaction that could be ended",
+    AbortedIndexNotRecovered = "aborted-index-not-recovered":
+        "After a crash nobody knows which transactions were aborted behind the last checkpoint",
+    OffsetsVisibleBeforeMarker = "offsets-visible-before-marker":
+        "A group's offsets in a transaction count before that is committed",
+    AnswersBeforeReplicated = "answers-before-replicated":
+        "Coordinators answer from state that is not replicated yet",
+    TombstonesNotReplayed = "tombstones-not-replayed":
+        "A coordinator that loads its partition overlooks what was deleted",
+    OldGenerationCommits = "old-generation-commits":
+        "Whoever was a member of a group may commit offsets, in whatever generation",
+    RevocationNotAwaited = "revocation-not-awaited":
+        "A partition is given to its next owner before the last one has given it up (KIP-848)",
+    CleanerDropsMarkers = "cleaner-drops-markers":
+        "The cleaner removes the end of a transaction whose records are still there",
+    TombstonesRemovedAtOnce = "tombstones-removed-at-once":
+        "The cleaner does not wait for delete.retention.ms before it removes a tombstone",
 }
 
 thread_local! {

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::offset_map::OffsetMap;
 use super::transactions::Transactions;
+use crate::env::planted;
 use crate::log::aborted::AbortedTransaction;
 use crate::log::producer_state::Producer;
 use crate::types::{Millis, Offset};
@@ -67,7 +68,7 @@ pub(super) fn filter(
         (transactions.on_data(batch), None)
     };
     let horizon = batch.delete_horizon();
-    let over = horizon.is_some_and(|horizon| horizon <= rules.now);
+    let over = horizon.is_some_and(|horizon| horizon <= rules.now) || planted!(CleanerDropsMarkers);
     let discard = idle && (!batch.is_control() || over);
     let last_of_producer = batch.has_producer_id()
         && rules.producers.get(&batch.producer_id()).is_some_and(|last| last.is(batch));
@@ -104,5 +105,6 @@ fn stays(record: &RawRecord<'_>, horizon: Option<Millis>, rules: &Rules<'_>) -> 
     }
     let Some(key) = record.key else { return false };
     let newest = rules.newest.get(key).is_none_or(|newest| record.offset >= newest);
-    newest && (record.has_value || horizon.is_none_or(|horizon| rules.now < horizon))
+    let kept = horizon.is_none_or(|horizon| rules.now < horizon);
+    newest && (record.has_value || kept && !planted!(TombstonesRemovedAtOnce))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::env::planted;
 use crate::log::aborted::AbortedTransaction;
 use crate::types::Offset;
 use crate::wire::records::{BatchView, ControlKind, MAX_DECOMPRESSED, RecordsError};
@@ -59,6 +60,9 @@ impl Transactions {
             return Ok((true, None));
         };
         let id = batch.producer_id();
+        if planted!(CleanerDropsMarkers) {
+            return Ok((true, None));
+        }
         Ok(match record.key.and_then(ControlKind::of_key) {
             Some(ControlKind::Abort) => match self.aborted.remove(&id) {
                 Some((transaction, true)) => (false, Some(transaction)),

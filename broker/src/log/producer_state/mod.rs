@@ -168,8 +168,12 @@ impl ProducerState {
         let mut state = Self::starting_at(at);
         for (id, producer) in entries {
             if !producer.expired(now, expire_after) {
+                let mut producer = producer;
                 if let Some(start) = producer.transaction_start {
                     state.ongoing.insert(start, id);
+                }
+                if planted!(SnapshotLosesTransactions) {
+                    producer.transaction_start = None;
                 }
                 state.producers.insert(id, producer);
             }
@@ -292,7 +296,12 @@ impl ProducerState {
     /// For recovery and followers, where nothing is refused. Returns what [`Self::commit`] does.
     pub(super) fn replay(&mut self, batch: &BatchView<'_>) -> Vec<AbortedTransaction> {
         match self.check(std::iter::once(*batch), Origin::Replication) {
-            Ok(Verdict::Append(changes)) => self.commit(changes, batch.next_offset()),
+            Ok(Verdict::Append(mut changes)) => {
+                if planted!(FollowerForgetsOpenTransactions) {
+                    changes.started.clear();
+                }
+                self.commit(changes, batch.next_offset())
+            }
             Ok(Verdict::Duplicate(_)) | Err(_) => {
                 self.end = batch.next_offset();
                 Vec::new()
@@ -311,8 +320,13 @@ impl ProducerState {
         if appending.is_trusted() || self.has_ongoing(id, epoch) {
             return Ok(());
         }
-        if let Some(known) = known.filter(|known| epoch < known.epoch) {
+        if let Some(known) = known.filter(|known| epoch < known.epoch)
+            && !planted!(FencedEpochAccepted)
+        {
             return Err(verification::old_epoch(id, epoch, known.epoch));
+        }
+        if planted!(LateProduceUnverified) {
+            return Ok(());
         }
         if batch.is_control() || !appending.needs_guard() {
             return Ok(());
@@ -332,8 +346,13 @@ impl ProducerState {
         if self.has_ongoing(id, epoch) {
             return Ok(None);
         }
-        if let Some(known) = self.producers.get(&id).filter(|known| epoch < known.epoch) {
+        if let Some(known) = self.producers.get(&id).filter(|known| epoch < known.epoch)
+            && !planted!(FencedEpochAccepted)
+        {
             return Err(verification::old_epoch(id, epoch, known.epoch));
+        }
+        if planted!(LateProduceUnverified) {
+            return Ok(None);
         }
         let guard = self.verifications.start(id, epoch, sequence, supports_epoch_bump, now);
         Ok(Some(guard))
@@ -373,7 +392,8 @@ fn add_data(
 }
 
 fn check_epoch(producer: &Producer, batch: &BatchView<'_>, origin: Origin) -> Result<(), Refusal> {
-    if origin == Origin::Replication || batch.producer_epoch() >= producer.epoch {
+    let planted = planted!(FencedEpochAccepted) && batch.is_transactional() && !batch.is_control();
+    if origin == Origin::Replication || batch.producer_epoch() >= producer.epoch || planted {
         return Ok(());
     }
     Err(Refusal::new(

@@ -1,5 +1,5 @@
-//! A group that commits one offset after the other, and must never find an earlier one than the
-//! last that was acknowledged.
+//! A group that commits one offset after the other, deletes them now and then, and must never find
+//! anything but what was acknowledged last.
 
 use std::io;
 use std::time::Duration;
@@ -7,19 +7,24 @@ use std::time::Duration;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use kafka_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, GroupId, OffsetCommitRequest, OffsetFetchRequest,
+    GroupId, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
 };
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
+use super::transactor::OF_GROUPS;
 use super::{RETRY, World, name, now_ms, text};
-use crate::simulation::scenario::PORT;
 use crate::simulation::wire::Connection;
 
 const GROUP: &str = "group";
+/// As an offset: there is none.
+const DELETED: i64 = -1;
 
 impl World {
     pub(super) async fn commit_offsets(self, end: Instant) {
@@ -27,7 +32,7 @@ impl World {
         let mut connection = None;
         while Instant::now() < end {
             if connection.is_none() {
-                connection = self.to_coordinator(&mut random).await.ok();
+                connection = self.coordinator_of(GROUP, OF_GROUPS, &mut random).await.ok();
             }
             if let Some(open) = &mut connection
                 && self.commit_and_look(open, &mut random).await.is_ok()
@@ -45,9 +50,13 @@ impl World {
         connection: &mut Connection,
         random: &mut StdRng,
     ) -> io::Result<()> {
-        let next = now_ms();
+        let next = if random.random_bool(0.15) { DELETED } else { now_ms() };
         self.history.borrow_mut().commits.asked(next);
-        self.commit(connection, next).await?;
+        if next == DELETED {
+            self.delete(connection).await?;
+        } else {
+            self.commit(connection, next).await?;
+        }
         self.trace.note(&format!("group committed {next}"));
         self.history.borrow_mut().commits.was_acknowledged(next);
         if random.random_bool(0.3) {
@@ -59,7 +68,8 @@ impl World {
 
     fn judge(&self, found: i64) {
         let commits = self.history.borrow().commits.clone();
-        if !commits.allow((found >= 0).then_some(&found)) {
+        let never = commits.acknowledged.is_none() && found == DELETED;
+        if !never && !commits.allow(Some(&found)) {
             self.violate(format!(
                 "lost: the group committed {:?} and has {found}",
                 commits.acknowledged
@@ -77,7 +87,7 @@ impl World {
             return Ok(());
         }
         while Instant::now() < end {
-            if let Ok(mut connection) = self.to_coordinator(random).await
+            if let Ok(mut connection) = self.coordinator_of(GROUP, OF_GROUPS, random).await
                 && let Ok(found) = self.committed(&mut connection).await
             {
                 self.judge(found);
@@ -86,15 +96,6 @@ impl World {
             sleep(RETRY).await;
         }
         Err("stuck: the group has no coordinator after the last fault".to_owned())
-    }
-
-    async fn to_coordinator(&self, random: &mut StdRng) -> io::Result<Connection> {
-        let request = FindCoordinatorRequest::default().with_key(text(GROUP)).with_key_type(0);
-        let answer = self.any_connection(random).await?.call(&request, 3).await?;
-        if answer.error_code != 0 {
-            return Err(io::Error::other(format!("no coordinator: {}", answer.error_code)));
-        }
-        Connection::open(answer.host.as_str(), PORT).await
     }
 
     async fn commit(&self, connection: &mut Connection, offset: i64) -> io::Result<()> {
@@ -113,6 +114,22 @@ impl World {
         match partition.map_or(-1, |partition| partition.error_code) {
             0 => Ok(()),
             code => Err(io::Error::other(format!("commit refused: {code}"))),
+        }
+    }
+
+    async fn delete(&self, connection: &mut Connection) -> io::Result<()> {
+        let partition = OffsetDeleteRequestPartition::default().with_partition_index(0);
+        let topic = OffsetDeleteRequestTopic::default()
+            .with_name(name(&self.scenario.topics[0].name))
+            .with_partitions(vec![partition]);
+        let request = OffsetDeleteRequest::default()
+            .with_group_id(GroupId(text(GROUP)))
+            .with_topics(vec![topic]);
+        let answer = connection.call(&request, 0).await?;
+        let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
+        match (answer.error_code, partition.map_or(-1, |partition| partition.error_code)) {
+            (0, 0) => Ok(()),
+            codes => Err(io::Error::other(format!("delete refused: {codes:?}"))),
         }
     }
 

@@ -2,11 +2,20 @@
 
 mod admin;
 mod churn;
+mod classic;
+mod committed;
+mod consume;
 mod group;
+mod member;
 mod operator;
+mod pipeline;
 mod produce;
 mod read;
 mod settle;
+mod share;
+mod table;
+mod transactor;
+mod writers;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -28,7 +37,7 @@ use tokio::time::{Instant, sleep};
 
 use super::history::{History, Place};
 use super::node::Node;
-use super::scenario::{PORT, Scenario, Topic, host};
+use super::scenario::{LEDGER, OUTPUT, PORT, Scenario, Topic, host, internal_topics};
 use super::trace::Trace;
 use super::wire::Connection;
 
@@ -52,6 +61,10 @@ pub struct World {
     pub voters_are_complete: Rc<Cell<bool>>,
     /// Partitions that exist for certain, and are written to.
     pub places: Rc<RefCell<BTreeSet<Place>>>,
+    /// The load is over: whatever goes on does no harm to itself any more.
+    pub calm: Rc<Cell<bool>>,
+    /// All is judged: nobody goes on.
+    pub over: Rc<Cell<bool>>,
     /// Work that began while the load was on.
     tasks: Rc<RefCell<Vec<JoinHandle<()>>>>,
 }
@@ -88,8 +101,17 @@ impl World {
         nodes: Rc<Vec<Rc<Node>>>,
     ) -> Self {
         let voters_are_complete = Rc::new(Cell::new(!scenario.quorum.dynamic));
-        let (places, tasks) = (Rc::default(), Rc::default());
-        Self { scenario, history, trace, nodes, voters_are_complete, places, tasks }
+        Self {
+            scenario,
+            history,
+            trace,
+            nodes,
+            voters_are_complete,
+            places: Rc::default(),
+            calm: Rc::default(),
+            over: Rc::default(),
+            tasks: Rc::default(),
+        }
     }
 
     /// Whatever `who` draws, it draws the same in every run of the seed.
@@ -120,10 +142,38 @@ impl World {
         if extras.group {
             self.start(self.clone().commit_offsets(end));
         }
+        self.work_in_transactions(end);
+        if let Some(kind) = extras.members {
+            self.start_members(kind);
+        }
+        if let Some(kind) = extras.pipeline {
+            self.start_pipeline(kind);
+        }
+        if extras.sharers {
+            self.start_sharers();
+        }
+        if extras.table {
+            self.start_table(end);
+        }
         loop {
-            let Some(task) = self.tasks.borrow_mut().pop() else { return };
+            let Some(task) = self.tasks.borrow_mut().pop() else { break };
             // A panic of a client has been noted already.
             let _ = task.await;
+        }
+        self.calm.set(true);
+    }
+
+    fn work_in_transactions(&self, end: Instant) {
+        for name in [LEDGER, OUTPUT] {
+            let partitions = self.scenario.ledger(name).map_or(0, |topic| topic.partitions);
+            for partition in 0..partitions {
+                self.start(self.clone().read_committed((name.to_owned(), partition), end));
+            }
+        }
+        if self.scenario.extras.transactions {
+            for number in 0..writers::WRITERS {
+                self.start(self.clone().write_transactions(number, end));
+            }
         }
     }
 
@@ -185,7 +235,8 @@ impl World {
     /// Creates the scenario's topics, trying until each exists with all its leaders.
     pub async fn create_topics(&self) {
         let mut random = self.random("topics");
-        let names: Vec<&str> = self.scenario.topics.iter().map(|topic| &*topic.name).collect();
+        let all = self.scenario.topics.iter().chain(&self.scenario.ledgers);
+        let names: Vec<&str> = all.map(|topic| &*topic.name).collect();
         loop {
             if let Err(error) = self.try_to_create(&mut random).await {
                 self.trace.note(&format!("topics: {error}"));
@@ -204,7 +255,10 @@ impl World {
     }
 
     async fn try_to_create(&self, random: &mut StdRng) -> io::Result<()> {
-        let topics = self.scenario.topics.iter().map(creatable);
+        let scenario = &self.scenario;
+        let internal = internal_topics(scenario.seed);
+        let all = scenario.topics.iter().chain(&scenario.ledgers).chain(&internal);
+        let topics = all.map(creatable);
         let request =
             CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(5000);
         let answer = self.any_connection(random).await?.call(&request, 5).await?;

@@ -127,6 +127,7 @@ impl World {
             producer_id: answer.producer_id.0,
             epoch: answer.producer_epoch,
             sequence: 0,
+            transactional: false,
         })
     }
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::member::{Member, MemberState, Owned};
 use crate::coordinator::group::modern::Partitions;
+use crate::env::planted;
 use crate::error::{ErrorCode, Refusal};
 
 /// What a step of a member rests on.
@@ -94,7 +95,8 @@ impl Reconcile<'_> {
             for partition in target.iter().filter(|it| !keep.contains_key(it)) {
                 let own = member.revoking.get(topic).is_some_and(|it| it.contains_key(partition));
                 // What it holds itself, and is about to give up, is not held by another.
-                if own || (self.holder_epoch)(*topic, *partition) == -1 {
+                let held = (self.holder_epoch)(*topic, *partition) != -1;
+                if own || !held || planted!(RevocationNotAwaited) {
                     more.insert(*partition);
                 } else {
                     unreleased = true;

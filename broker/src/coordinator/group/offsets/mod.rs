@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::records::{OffsetCommitKey, OffsetCommitValue};
 pub use crate::coordinator::runtime::Write;
+use crate::env::planted;
 use crate::types::{Millis, Offset};
 use open::{Open, Pending};
 pub use requests::{commit, commit_in_transaction, delete, fetch};
@@ -157,6 +158,9 @@ impl Offsets {
         value: Committed,
     ) {
         let order = self.count();
+        if planted!(OffsetsVisibleBeforeMarker) && write > 0 {
+            self.put_as(write, order, place.clone(), Some(value.clone()));
+        }
         self.open.put(write, producer, place, Pending { order, value });
     }
 
