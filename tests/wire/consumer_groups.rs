@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
     Case { name: "consumer groups: from the classic protocol and back", hold: migrates },
 ];
 
-fn alter(talk: &mut Talk, group: &str, key: &str, value: Option<&str>) {
+pub fn alter(talk: &mut Talk, group: &str, key: &str, value: Option<&str>) {
     let config = AlterableConfig::default()
         .with_name(text_of(key))
         .with_config_operation(i8::from(value.is_none()))
@@ -63,7 +63,7 @@ fn at_once(talk: &mut Talk, group: &str) {
     }
 }
 
-fn describing(group: &str, keys: &[&str]) -> DescribeConfigsRequest {
+pub fn describing(group: &str, keys: &[&str]) -> DescribeConfigsRequest {
     let keys = keys.iter().map(|key| text_of(key)).collect();
     let resource = DescribeConfigsResource::default()
         .with_resource_type(32)

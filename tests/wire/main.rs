@@ -16,6 +16,7 @@ mod dirs;
 mod groups;
 mod hostile;
 mod records;
+mod streams_groups;
 mod topics;
 mod transactions;
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         dirs::CASES,
         groups::CASES,
         consumer_groups::CASES,
+        streams_groups::CASES,
         transactions::CASES,
         hostile::CASES,
         controller,

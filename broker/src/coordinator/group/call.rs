@@ -27,8 +27,10 @@ use super::classic::{self, JoinCall};
 use super::consumer::HeartbeatCall;
 use super::effects::{Answer, Token};
 use super::share;
+use super::streams;
 use crate::error::ErrorCode;
 use crate::log::Guard;
+use crate::wire::streams::DescribedGroup as DescribedStreamsGroup;
 
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -84,6 +86,10 @@ pub enum Call {
     ShareDescribe {
         groups: Vec<GroupId>,
     },
+    StreamsHeartbeat(Box<streams::Heartbeat>),
+    StreamsDescribe {
+        groups: Vec<String>,
+    },
 }
 
 /// Offsets that count once a transaction is committed.
@@ -115,6 +121,8 @@ pub enum Asked {
     ShareHeartbeat,
     ShareStates,
     ShareDescribe { groups: Vec<GroupId> },
+    StreamsHeartbeat,
+    StreamsDescribe { groups: Vec<String> },
 }
 
 impl Call {
@@ -139,6 +147,8 @@ impl Call {
             | Self::ShareAlter { .. }
             | Self::ShareForget { .. } => Asked::ShareStates,
             Self::ShareDescribe { groups } => Asked::ShareDescribe { groups: groups.clone() },
+            Self::StreamsHeartbeat(_) => Asked::StreamsHeartbeat,
+            Self::StreamsDescribe { groups } => Asked::StreamsDescribe { groups: groups.clone() },
         }
     }
 
@@ -191,6 +201,15 @@ impl Asked {
                     group.with_error_code(code.code())
                 };
                 Answer::ShareDescribe(groups.iter().map(refuse).collect())
+            }
+            Self::StreamsHeartbeat => Answer::StreamsHeartbeat(Err(code.into())),
+            Self::StreamsDescribe { groups } => {
+                let refuse = |id: &String| DescribedStreamsGroup {
+                    group: id.clone(),
+                    error_code: code.code(),
+                    ..DescribedStreamsGroup::default()
+                };
+                Answer::StreamsDescribe(groups.iter().map(refuse).collect())
             }
             Self::Describe { groups } => {
                 let refuse = |id: &GroupId| {

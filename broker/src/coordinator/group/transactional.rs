@@ -7,6 +7,7 @@ use super::kind::Group;
 use super::offsets;
 use super::records::{OffsetCommitKey, OffsetCommitValue};
 use super::shard::Shard;
+use super::streams::StreamsGroup;
 use crate::coordinator::runtime::InTransaction;
 use crate::error::ErrorCode;
 
@@ -49,6 +50,7 @@ impl Shard {
             Some(Group::Consumer(group)) => {
                 group.validate_commit(&request.member_id, request.generation_id, None)?;
             }
+            Some(Group::Streams(group)) => validate_streams(group, call)?,
             Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             None if request.generation_id < 0 => {}
             None => return Err(ErrorCode::IllegalGeneration),
@@ -64,4 +66,27 @@ impl Shard {
         step.effects.replay = true;
         Ok(Answer::TxnOffsetCommit(answer))
     }
+}
+
+/// A member of a streams group; one in the wrong epoch is told that in the words of the API, which
+/// is older than epochs.
+fn validate_streams(group: &StreamsGroup, call: &TxnOffsetCommit) -> Result<(), ErrorCode> {
+    let request = &call.request;
+    let stale = |code| match code {
+        ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
+        other => other,
+    };
+    let (instance, epoch) = (request.group_instance_id.as_deref(), request.generation_id);
+    let member = group.validate_commit(&request.member_id, instance, epoch, None).map_err(stale)?;
+    let Some(member) = member else { return Ok(()) };
+    for topic in &request.topics {
+        if !call.topic_ids.contains_key(&**topic.name) {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        for partition in &topic.partitions {
+            let partition = partition.partition_index;
+            group.may_commit(member, &topic.name, partition, epoch).map_err(stale)?;
+        }
+    }
+    Ok(())
 }
