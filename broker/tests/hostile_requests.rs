@@ -73,7 +73,9 @@ fn own_version(key: ApiKey, version: i16) -> Option<fn(&[u8], i16) -> Result<usi
         (ApiKey::OffsetCommit, 10) => Some(left::<offset_commit::CommitById>),
         (ApiKey::OffsetFetch, 10) => Some(left::<offset_fetch::FetchById>),
         // One tagged field more than version 1, as which it is read.
-        (ApiKey::BrokerHeartbeat, 2) => Some(|body, _| decode(ApiKey::BrokerHeartbeat.into(), 1, body)),
+        (ApiKey::BrokerHeartbeat, 2) => {
+            Some(|body, _| decode(ApiKey::BrokerHeartbeat.into(), 1, body))
+        }
         _ => None,
     }
 }

@@ -8,8 +8,8 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
     ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
-    DeleteGroupsRequest, DescribeGroupsRequest, HeartbeatRequest, JoinGroupRequest,
-    ListGroupsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest,
+    JoinGroupRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use ottla_broker::wire::key::Key;
 use ottla_broker::wire::streams::{
@@ -93,8 +93,29 @@ fn set(talk: &mut Talk, group: &str, key: &str, value: &str) {
     }
 }
 
+/// Waits until somebody coordinates groups.
+fn coordinated(talk: &mut Talk, group: &str) {
+    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text_of(group)]);
+    let listing = StreamsGroupDescribeRequest { groups: texts(&[group]), ..Default::default() };
+    for _ in 0..100 {
+        let found = talk.call(4, &request);
+        if found.is_ok_and(|it| it.coordinators.iter().all(|it| it.error_code == 0)) {
+            let noted = talk.lines_so_far();
+            let key = Key::STREAMS_GROUP_DESCRIBE;
+            let answer = talk.ask_own(key, &listing, |_: &mut StreamsGroupDescribeResponse| {});
+            talk.forget_from(noted);
+            if answer.is_some_and(|it| it.groups.iter().all(|it| matches!(it.error_code, 0 | 69))) {
+                return;
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    talk.note("coordinator", "none");
+}
+
 /// Neither the first members wait, nor the next assignment.
 fn at_once(talk: &mut Talk, group: &str) {
+    coordinated(talk, group);
     set(talk, group, "streams.assignment.interval.ms", "0");
     set(talk, group, "streams.initial.rebalance.delay.ms", "0");
 }
@@ -183,18 +204,20 @@ fn beat(
 
 /// As [`beat`], with words that are ours: a refusal's.
 fn beat_wrong(talk: &mut Talk, request: &StreamsGroupHeartbeatRequest) {
-    talk.ask_own(Key::STREAMS_GROUP_HEARTBEAT, request, |it: &mut StreamsGroupHeartbeatResponse| {
-        arrange(it);
-        // Masked elsewhere; these sentences are the same.
-        it.member = format!("{} {:?}", it.member, it.error_message);
-    });
+    talk.ask_own(
+        Key::STREAMS_GROUP_HEARTBEAT,
+        request,
+        |it: &mut StreamsGroupHeartbeatResponse| {
+            arrange(it);
+            // Masked elsewhere; these sentences are the same.
+            it.member = format!("{} {:?}", it.member, it.error_message);
+        },
+    );
 }
 
 fn describe(talk: &mut Talk, groups: &[&str]) {
-    let request = StreamsGroupDescribeRequest {
-        groups: texts(groups),
-        include_authorized_operations: true,
-    };
+    let request =
+        StreamsGroupDescribeRequest { groups: texts(groups), include_authorized_operations: true };
     talk.ask_own(
         Key::STREAMS_GROUP_DESCRIBE,
         &request,
@@ -215,9 +238,12 @@ fn describe(talk: &mut Talk, groups: &[&str]) {
 }
 
 fn list(talk: &mut Talk, text: &str) {
-    for (types, states) in
-        [(vec![], vec![]), (vec!["Streams"], vec![]), (vec![], vec!["NotReady"]), (vec![], vec!["not_ready"])]
-    {
+    for (types, states) in [
+        (vec![], vec![]),
+        (vec!["Streams"], vec![]),
+        (vec![], vec!["NotReady"]),
+        (vec![], vec!["not_ready"]),
+    ] {
         let texts = |all: Vec<&str>| all.into_iter().map(text_of).collect();
         let request = ListGroupsRequest::default()
             .with_types_filter(texts(types))
@@ -348,6 +374,7 @@ fn standbys(talk: &mut Talk) {
 
 fn delay(talk: &mut Talk) {
     make(talk, "streams-waiting", 2);
+    coordinated(talk, "waiting");
     set(talk, "waiting", "streams.initial.rebalance.delay.ms", "500");
     set(talk, "waiting", "streams.assignment.interval.ms", "0");
     let topology = app(vec![reads("0", &["streams-waiting"])]);
@@ -392,7 +419,10 @@ fn topologies(talk: &mut Talk) {
         (
             "fixed to another width",
             vec![
-                Subtopology { repartition_sinks: texts(&["streams-r"]), ..reads("0", &["streams-two"]) },
+                Subtopology {
+                    repartition_sinks: texts(&["streams-r"]),
+                    ..reads("0", &["streams-two"])
+                },
                 Subtopology {
                     repartition_sources: vec![repartition("streams-r", 5)],
                     copartition_groups: vec![CopartitionGroup {
@@ -422,7 +452,13 @@ fn topologies(talk: &mut Talk) {
                 ..reads("0", &["streams-two"])
             }],
         ),
-        ("a pattern", vec![Subtopology { source_topic_regex: texts(&["a.*"]), ..reads("0", &["streams-two"]) }]),
+        (
+            "a pattern",
+            vec![Subtopology {
+                source_topic_regex: texts(&["a.*"]),
+                ..reads("0", &["streams-two"])
+            }],
+        ),
         ("no subtopology", vec![]),
     ] {
         talk.note("next", group);
@@ -572,10 +608,12 @@ fn endpoints(talk: &mut Talk) {
     at_once(talk, "asked");
     let topology = app(vec![reads("0", &["streams-asked"])]);
     let at = |port| OrNull(Some(Endpoint { host: "h".into(), port }));
-    let a = StreamsGroupHeartbeatRequest { user_endpoint: at(1), ..joining("asked", "a", &topology) };
+    let a =
+        StreamsGroupHeartbeatRequest { user_endpoint: at(1), ..joining("asked", "a", &topology) };
     beat(talk, &a);
     beat(talk, &alive("asked", "a", 2));
-    let b = StreamsGroupHeartbeatRequest { user_endpoint: at(2), ..joining("asked", "b", &topology) };
+    let b =
+        StreamsGroupHeartbeatRequest { user_endpoint: at(2), ..joining("asked", "b", &topology) };
     beat(talk, &b);
     beat(talk, &owning(alive("asked", "a", 2), &[("0", &[0, 1])], &[]));
     beat(talk, &owning(alive("asked", "a", 2), &[("0", &[0])], &[]));

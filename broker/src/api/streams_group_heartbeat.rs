@@ -123,5 +123,6 @@ fn names_of(subtopology: &Subtopology) -> impl Iterator<Item = &str> {
 }
 
 fn refusal(refusal: Refusal) -> StreamsGroupHeartbeatResponse {
-    StreamsGroupHeartbeatResponse::refused(refusal.code.code(), Some(refusal.message))
+    let message = Some(refusal.message).filter(|message| !message.is_empty());
+    StreamsGroupHeartbeatResponse::refused(refusal.code.code(), message)
 }

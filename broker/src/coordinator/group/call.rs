@@ -28,7 +28,7 @@ use super::consumer::HeartbeatCall;
 use super::effects::{Answer, Token};
 use super::share;
 use super::streams;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Refusal};
 use crate::log::Guard;
 use crate::wire::streams::DescribedGroup as DescribedStreamsGroup;
 
@@ -202,7 +202,10 @@ impl Asked {
                 };
                 Answer::ShareDescribe(groups.iter().map(refuse).collect())
             }
-            Self::StreamsHeartbeat => Answer::StreamsHeartbeat(Err(code.into())),
+            // Kafka says no more than the code.
+            Self::StreamsHeartbeat => {
+                Answer::StreamsHeartbeat(Err(Refusal::new(code, String::new())))
+            }
             Self::StreamsDescribe { groups } => {
                 let refuse = |id: &String| DescribedStreamsGroup {
                     group: id.clone(),

@@ -274,7 +274,8 @@ pub fn alive(answer: &Result<(StreamsGroupHeartbeatResponse, ToCreate), Refusal>
             .map(|topic| format!("{}{:?}", topic.topic, topic.partitions))
             .collect();
         let (host, port) = (&it.endpoint.host, it.endpoint.port);
-        let _ = write!(line, ", {host}:{port} has {}", active.join(" "));
+        let active = if active.is_empty() { "nothing".to_owned() } else { active.join(" ") };
+        let _ = write!(line, ", {host}:{port} has {active}");
     }
     if alive.endpoint_epoch != 0 {
         let _ = write!(line, ", endpoints of {}", alive.endpoint_epoch);
