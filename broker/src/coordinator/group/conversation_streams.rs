@@ -80,12 +80,12 @@ fn from_ids(ids: &[TaskIds]) -> Tasks {
     ids.iter().map(|it| (it.subtopology.clone(), it.partitions.iter().copied().collect())).collect()
 }
 
-fn to_ids(tasks: &Tasks) -> Option<Vec<TaskIds>> {
+fn to_ids(tasks: &Tasks) -> Vec<TaskIds> {
     let each = tasks.iter().map(|(id, its)| TaskIds {
         subtopology: id.clone(),
         partitions: its.iter().copied().collect(),
     });
-    Some(each.collect())
+    each.collect()
 }
 
 fn parse_tasks(text: &str) -> TaskSet {
@@ -140,7 +140,7 @@ impl Conversation {
             Some("all") => Some(self.crew.told.get(client).cloned().unwrap_or_default()),
             Some(all) => Some(parse_tasks(all)),
         };
-        let said = |role: fn(&TaskSet) -> &Tasks| owned.as_ref().and_then(|it| to_ids(role(it)));
+        let said = |role: fn(&TaskSet) -> &Tasks| owned.as_ref().map(|it| to_ids(role(it)));
         let endpoint = words.get("endpoint").map(|it| {
             let (host, port) = it.split_once(':').unwrap();
             Endpoint { host: host.to_owned(), port: port.parse().unwrap() }

@@ -5,7 +5,7 @@
 
 use proptest::prelude::*;
 
-use super::tasks::plain;
+use super::tasks::{Tasks, plain};
 use crate::coordinator::group::conversation::{Conversation, Log, Words};
 use crate::coordinator::group::conversation_streams::app;
 use crate::coordinator::group::kind::Group;
@@ -121,6 +121,10 @@ fn check_clients(conversation: &Conversation) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn tasks(tasks: &Tasks) -> usize {
+    tasks.values().flatten().count()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
@@ -159,10 +163,10 @@ proptest! {
         prop_assert_eq!(group.state_name(), "Stable", "{:?}", group);
         let Group::Streams(group) = group else { panic!("{group:?}") };
         let count = |topic: &str| conversation.image.topic(topic).unwrap().partitions.len();
-        let active: usize = group.members().flat_map(|it| it.held.active.values()).map(|it| it.len()).sum();
+        let active: usize = group.members().map(|it| tasks(&plain(&it.held.active))).sum();
         prop_assert_eq!(active, count("t") + count("u"));
         // Three processes: as many standbys as asked for.
-        let standby: usize = group.members().flat_map(|it| it.held.standby.values()).map(|it| it.len()).sum();
+        let standby: usize = group.members().map(|it| tasks(&it.held.standby)).sum();
         let wanted = conversation.settings.streams.standby_replicas.default as usize;
         prop_assert_eq!(standby, count("t") * wanted);
         conversation.check_streams_load();

@@ -143,50 +143,46 @@ fn configured(subtopologies: &[&str], topics: &[(&str, i32)]) -> Result<String, 
     }
 }
 
-fn ok(text: &str) -> Result<String, (i8, String)> {
-    Ok(text.to_owned())
-}
-
-fn wrong(code: i8, detail: &str) -> Result<String, (i8, String)> {
-    Err((code, detail.to_owned()))
+fn wrong(code: i8, detail: &str) -> (i8, String) {
+    (code, detail.to_owned())
 }
 
 #[test]
 fn a_subtopology_has_as_many_tasks_as_its_widest_input_and_so_have_its_changelogs() {
-    assert_eq!(configured(&["0:t,+store"], &[("t", 3)]), ok("0=3 [store/3]"));
-    assert_eq!(configured(&["0:t,+store"], &[("t", 3), ("store", 3)]), ok("0=3 []"));
-    assert_eq!(configured(&["0:t,u"], &[("t", 3), ("u", 5)]), ok("0=5 []"));
+    assert_eq!(configured(&["0:t,+store"], &[("t", 3)]).unwrap(), "0=3 [store/3]");
+    assert_eq!(configured(&["0:t,+store"], &[("t", 3), ("store", 3)]).unwrap(), "0=3 []");
+    assert_eq!(configured(&["0:t,u"], &[("t", 3), ("u", 5)]).unwrap(), "0=5 []");
 }
 
 #[test]
 fn a_repartition_topic_is_as_wide_as_what_is_written_into_it() {
     let word_count = ["0:t,>rep", "1:<rep,+store"];
-    assert_eq!(configured(&word_count, &[("t", 4)]), ok("0=4 1=4 [rep/4 store/4]"));
+    assert_eq!(configured(&word_count, &[("t", 4)]).unwrap(), "0=4 1=4 [rep/4 store/4]");
     // Across a chain, whatever the order of the names.
     let chain = ["2:t,>a", "1:<a,>b", "0:<b"];
-    assert_eq!(configured(&chain, &[("t", 2)]), ok("0=2 1=2 2=2 [a/2 b/2]"));
+    assert_eq!(configured(&chain, &[("t", 2)]).unwrap(), "0=2 1=2 2=2 [a/2 b/2]");
     // As the application says.
     let fixed = ["0:t,>rep", "1:<rep/7,+store"];
-    assert_eq!(configured(&fixed, &[("t", 4)]), ok("0=4 1=7 [rep/7 store/7]"));
+    assert_eq!(configured(&fixed, &[("t", 4)]).unwrap(), "0=4 1=7 [rep/7 store/7]");
 }
 
 #[test]
 fn copartitioned_topics_are_equally_wide() {
     // The topic that is there decides about the one that is not.
     let joined = ["0:u,>rep", "1:t,<rep,*"];
-    assert_eq!(configured(&joined, &[("t", 4), ("u", 2)]), ok("0=2 1=4 [rep/4]"));
+    assert_eq!(configured(&joined, &[("t", 4), ("u", 2)]).unwrap(), "0=2 1=4 [rep/4]");
     // Of two that are not there, the wider.
     let both = ["0:t,>a", "1:u,>b", "2:<a,<b,*"];
-    assert_eq!(configured(&both, &[("t", 2), ("u", 3)]), ok("0=2 1=3 2=3 [a/3 b/3]"));
+    assert_eq!(configured(&both, &[("t", 2), ("u", 3)]).unwrap(), "0=2 1=3 2=3 [a/3 b/3]");
     assert_eq!(
-        configured(&["0:t,u,*"], &[("t", 2), ("u", 3)]),
+        configured(&["0:t,u,*"], &[("t", 2), ("u", 3)]).unwrap_err(),
         wrong(
             INCORRECTLY_PARTITIONED_TOPICS,
             "Following topics do not have the same number of partitions: [{t=2, u=3}]"
         )
     );
     assert_eq!(
-        configured(&["0:u,>rep", "1:t,<rep/3,*"], &[("t", 4), ("u", 2)]),
+        configured(&["0:u,>rep", "1:t,<rep/3,*"], &[("t", 4), ("u", 2)]).unwrap_err(),
         wrong(
             INCORRECTLY_PARTITIONED_TOPICS,
             "Number of partitions [3] of repartition topic [rep] doesn't match number of \
@@ -194,7 +190,7 @@ fn copartitioned_topics_are_equally_wide() {
         )
     );
     assert_eq!(
-        configured(&["0:t,>a,>b", "1:<a/2,<b/3,*"], &[("t", 1)]),
+        configured(&["0:t,>a,>b", "1:<a/2,<b/3,*"], &[("t", 1)]).unwrap_err(),
         wrong(
             INCORRECTLY_PARTITIONED_TOPICS,
             "Following topics do not have the same number of partitions: [{a=2, b=3}]"
@@ -205,11 +201,11 @@ fn copartitioned_topics_are_equally_wide() {
 #[test]
 fn what_is_missing_or_does_not_fit_is_told_by_name() {
     assert_eq!(
-        configured(&["0:t,u,v,w"], &[]),
+        configured(&["0:t,u,v,w"], &[]).unwrap_err(),
         wrong(MISSING_SOURCE_TOPICS, "Source topics t, u, v and 1 additional topics are missing.")
     );
     assert_eq!(
-        configured(&["0:t,+store"], &[("t", 3), ("store", 2)]),
+        configured(&["0:t,+store"], &[("t", 3), ("store", 2)]).unwrap_err(),
         wrong(
             INCORRECTLY_PARTITIONED_TOPICS,
             "Existing topic store has different number of partitions: expected 3, found 2"
