@@ -19,6 +19,7 @@ use tracing::{Instrument, info, info_span, warn};
 use uuid::Uuid;
 
 use crate::api::auto_create::AutoCreate;
+use crate::api::streams_topics::StreamsTopics;
 use crate::config::Settings;
 use crate::controller::lifecycle::{Join, Lifecycle, Stage};
 use crate::controller::{
@@ -62,6 +63,7 @@ pub struct Broker {
     pub link: Arc<ControllerLink>,
     /// Topics that clients named and that are being created.
     pub auto_create: AutoCreate,
+    pub streams_topics: StreamsTopics,
     pub log_dirs: Arc<LogDirs>,
     pub lifecycle: Arc<Lifecycle>,
     running: Running,
@@ -200,6 +202,7 @@ impl Broker {
         let broker = Arc::new(Self {
             image: metadata.shared(),
             auto_create: AutoCreate::default(),
+            streams_topics: StreamsTopics::default(),
             controller: settings.roles.controller.then(|| replica.clone()),
             running: Running {
                 server: Mutex::default(),

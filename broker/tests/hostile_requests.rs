@@ -13,7 +13,9 @@ use ottla_broker::api::{Scope, offset_commit, offset_fetch, table};
 use ottla_broker::wire;
 use ottla_broker::wire::bounds;
 use ottla_broker::wire::header::Header;
+use ottla_broker::wire::key::Key;
 use ottla_broker::wire::schema::{self, Field, Type};
+use ottla_broker::wire::streams;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -21,24 +23,26 @@ use rand::{Rng, SeedableRng};
 macro_rules! decoders {
     ($($name:ident $request:ident,)*) => {
         /// Decodes as a handler would; returns how many bytes were left over.
-        fn decode(key: ApiKey, version: i16, body: &[u8]) -> Result<usize, String> {
+        fn decode(key: Key, version: i16, body: &[u8]) -> Result<usize, String> {
             if let Some(own) = own_schema(key, version) {
                 return own(body, version);
             }
             let mut body = Bytes::copy_from_slice(body);
-            match key {
-                $(ApiKey::$name => {
+            match key.known() {
+                $(Some(ApiKey::$name) => {
                     kafka_protocol::messages::$request::decode(&mut body, version)
                         .map_err(|error| error.to_string())?;
                 })*
+                None => return Err(format!("{key:?} has no decoder")),
             }
             Ok(body.len())
         }
 
         /// The versions that can be decoded; `ApiKey::valid_versions` lists a few more.
-        fn decodable(key: ApiKey) -> VersionRange {
-            let mut versions = match key {
-                $(ApiKey::$name => kafka_protocol::messages::$request::VERSIONS,)*
+        fn decodable(key: Key) -> VersionRange {
+            let mut versions = match key.known() {
+                $(Some(ApiKey::$name) => kafka_protocol::messages::$request::VERSIONS,)*
+                None => VersionRange { min: 0, max: -1 },
             };
             while own_schema(key, versions.max + 1).is_some() {
                 versions.max += 1;
@@ -48,17 +52,30 @@ macro_rules! decoders {
     };
 }
 
+fn left<M: wire::message::Message>(mut body: &[u8], version: i16) -> Result<usize, String> {
+    M::decode(&mut body, version).map_err(|error| error.to_string())?;
+    Ok(body.len())
+}
+
 /// What `kafka-protocol` does not know yet.
-fn own_schema(key: ApiKey, version: i16) -> Option<fn(&[u8], i16) -> Result<usize, String>> {
-    fn left<M: wire::message::Message>(mut body: &[u8], version: i16) -> Result<usize, String> {
-        M::decode(&mut body, version).map_err(|error| error.to_string())?;
-        Ok(body.len())
-    }
+fn own_schema(key: Key, version: i16) -> Option<fn(&[u8], i16) -> Result<usize, String>> {
+    let own = match (key, version) {
+        (Key::STREAMS_GROUP_HEARTBEAT, 0) => left::<streams::StreamsGroupHeartbeatRequest>,
+        (Key::STREAMS_GROUP_DESCRIBE, 0) => left::<streams::StreamsGroupDescribeRequest>,
+        _ => return own_version(key.known()?, version),
+    };
+    Some(own)
+}
+
+/// A version that `kafka-protocol` does not know of an API that it knows.
+fn own_version(key: ApiKey, version: i16) -> Option<fn(&[u8], i16) -> Result<usize, String>> {
     match (key, version) {
         (ApiKey::OffsetCommit, 10) => Some(left::<offset_commit::CommitById>),
         (ApiKey::OffsetFetch, 10) => Some(left::<offset_fetch::FetchById>),
         // One tagged field more than version 1, as which it is read.
-        (ApiKey::BrokerHeartbeat, 2) => Some(|body, _| decode(ApiKey::BrokerHeartbeat, 1, body)),
+        (ApiKey::BrokerHeartbeat, 2) => {
+            Some(|body, _| decode(ApiKey::BrokerHeartbeat.into(), 1, body))
+        }
         _ => None,
     }
 }
@@ -166,8 +183,10 @@ fn for_each_case(case: impl Fn(&mut StdRng)) {
     }
 }
 
-fn any_request(random: &mut StdRng) -> (ApiKey, i16) {
-    let keys: Vec<ApiKey> = ApiKey::iter().filter(|key| !decodable(*key).is_empty()).collect();
+fn any_request(random: &mut StdRng) -> (Key, i16) {
+    let own = [Key::STREAMS_GROUP_HEARTBEAT, Key::STREAMS_GROUP_DESCRIBE];
+    let keys = ApiKey::iter().map(Key::of).chain(own);
+    let keys: Vec<Key> = keys.filter(|key| !decodable(*key).is_empty()).collect();
     let key = *keys.choose(random).unwrap();
     let versions = decodable(key);
     (key, random.random_range(versions.min..=versions.max))
@@ -280,8 +299,8 @@ impl Maker<'_> {
     }
 }
 
-fn valid_body(random: &mut StdRng, key: ApiKey, version: i16) -> Vec<u8> {
-    let shape = schema::request(key as i16).unwrap();
+fn valid_body(random: &mut StdRng, key: Key, version: i16) -> Vec<u8> {
+    let shape = schema::request(key.number()).unwrap();
     let flexible = shape.flexible.contains(version);
     let mut maker = Maker { random, version, flexible, bytes: Vec::new(), elements: 50 };
     maker.fields(&shape.fields);
@@ -338,7 +357,7 @@ fn every_valid_body_is_let_through_and_decoded_to_its_last_byte() {
     for_each_case(|random| {
         let (key, version) = any_request(random);
         let body = valid_body(random, key, version);
-        assert_eq!(bounds::check(key as i16, version, &body), Ok(()), "{key:?} {version}");
+        assert_eq!(bounds::check(key.number(), version, &body), Ok(()), "{key:?} {version}");
         assert_eq!(decode(key, version, &body), Ok(0), "{key:?} {version} {body:?}");
     });
 }
@@ -349,7 +368,7 @@ fn a_damaged_body_is_refused_or_decoded_as_far_as_was_proven() {
         let (key, version) = any_request(random);
         let mut body = valid_body(random, key, version);
         damage(random, &mut body);
-        if let Ok(taken) = bounds::extent(key as i16, version, &body)
+        if let Ok(taken) = bounds::extent(key.number(), version, &body)
             && let Ok(left) = decode(key, version, &body)
         {
             assert_eq!(left, body.len() - taken, "{key:?} {version} {body:?}");
@@ -363,7 +382,7 @@ fn random_bytes_are_refused_or_decoded_as_far_as_was_proven() {
         let (key, version) = any_request(random);
         let len = random.random_range(0..64);
         let body: Vec<u8> = (0..len).map(|_| random.random()).collect();
-        if let Ok(taken) = bounds::extent(key as i16, version, &body)
+        if let Ok(taken) = bounds::extent(key.number(), version, &body)
             && let Ok(left) = decode(key, version, &body)
         {
             assert_eq!(left, body.len() - taken, "{key:?} {version} {body:?}");

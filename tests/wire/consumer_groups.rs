@@ -67,7 +67,7 @@ pub fn known(talk: &mut Talk, group: &str, key: &str) {
     }
 }
 
-fn describing(group: &str, keys: &[&str]) -> DescribeConfigsRequest {
+pub fn describing(group: &str, keys: &[&str]) -> DescribeConfigsRequest {
     let keys = keys.iter().map(|key| text_of(key)).collect();
     let resource = DescribeConfigsResource::default()
         .with_resource_type(32)

@@ -13,6 +13,8 @@ use kafka_protocol::messages::{
     ApiKey, BrokerId, ListOffsetsRequest, MetadataRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable as _, Request, StrBytes};
+use ottla_broker::wire::key::Key;
+use ottla_broker::wire::message::Message;
 use regex::Regex;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -161,9 +163,42 @@ impl Talk {
         heard_as: i16,
         body: &[u8],
     ) -> Result<A, Problem> {
+        let mut answer = self.call_framed(key.into(), version, body)?;
+        let response = A::decode(&mut answer, heard_as).map_err(|_| Problem::Garbled)?;
+        if answer.has_remaining() { Err(Problem::Garbled) } else { Ok(response) }
+    }
+
+    /// As `ask`, in version 0 of an API that `kafka-protocol` does not know.
+    pub fn ask_own<A: Message + Debug>(
+        &mut self,
+        key: Key,
+        request: &impl Message,
+        arrange: impl FnOnce(&mut A),
+    ) -> Option<A> {
+        let answer = self.call_framed(key, 0, &request.to_bytes(0)).and_then(|answer| {
+            let answer = &mut &answer[..];
+            let response = A::decode(answer, 0).map_err(|_| Problem::Garbled)?;
+            if answer.is_empty() { Ok(response) } else { Err(Problem::Garbled) }
+        });
+        let asked = format!("{key:?} v0");
+        match answer {
+            Ok(mut answer) => {
+                arrange(&mut answer);
+                self.note(asked, mask(&format!("{answer:?}")));
+                Some(answer)
+            }
+            Err(problem) => {
+                self.note(asked, problem.to_string());
+                None
+            }
+        }
+    }
+
+    /// The body of an answer, when it is to what was asked.
+    fn call_framed(&mut self, key: Key, version: i16, body: &[u8]) -> Result<Bytes, Problem> {
         self.correlation += 1;
         let header = RequestHeader::default()
-            .with_request_api_key(key as i16)
+            .with_request_api_key(key.number())
             .with_request_api_version(version)
             .with_correlation_id(self.correlation)
             .with_client_id(Some(StrBytes::from_static_str("wire")));
@@ -181,8 +216,7 @@ impl Talk {
         if header.correlation_id != self.correlation {
             return Err(Problem::Garbled);
         }
-        let response = A::decode(&mut answer, heard_as).map_err(|_| Problem::Garbled)?;
-        if answer.has_remaining() { Err(Problem::Garbled) } else { Ok(response) }
+        Ok(answer)
     }
 
     /// Sends raw bytes, notes what kind of answer they got.

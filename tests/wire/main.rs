@@ -17,6 +17,7 @@ mod groups;
 mod hostile;
 mod records;
 mod share_groups;
+mod streams_groups;
 mod topics;
 mod transactions;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         groups::CASES,
         consumer_groups::CASES,
         share_groups::CASES,
+        streams_groups::CASES,
         transactions::CASES,
         hostile::CASES,
         controller,

@@ -68,7 +68,7 @@ fn answer(broker: &Broker, scope: Scope, version: i16) -> ApiVersionsResponse {
 fn entry(api: &Api) -> ApiVersion {
     let versions = api.advertised();
     ApiVersion::default()
-        .with_api_key(api.key as i16)
+        .with_api_key(api.key.number())
         .with_min_version(*versions.start())
         .with_max_version(*versions.end())
 }
@@ -83,7 +83,7 @@ fn refusal(code: ErrorCode, apis: &[Api]) -> ApiVersionsResponse {
 pub fn unsupported_version() -> Vec<Bytes> {
     let refusal = refusal(ErrorCode::UnsupportedVersion, &[API]);
     // Version 0 has nothing that could fail to be encoded.
-    encode_body(ApiKey::ApiVersions, 0, &refusal).unwrap_or_default()
+    encode_body(ApiKey::ApiVersions.into(), 0, &refusal).unwrap_or_default()
 }
 
 /// Letters, digits, dashes and dots, beginning and ending with a letter or digit.

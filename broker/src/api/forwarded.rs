@@ -99,8 +99,9 @@ mod tests {
     use super::*;
     use crate::api::{Attached, Connection, Principal, Scope, table};
     use crate::controller::link::is_forwardable;
+    use crate::wire::key::Key;
 
-    fn client(api: ApiKey, version: i16) -> Client {
+    fn client(api: Key, version: i16) -> Client {
         let connection = Arc::new(Connection {
             number: 0,
             address: "127.0.0.1:9".parse().unwrap(),
@@ -120,7 +121,7 @@ mod tests {
     ) -> Result<R::Response, Unreadable> {
         let mut body = BytesMut::new();
         request.encode(&mut body, version).unwrap();
-        let client = client(ApiKey::try_from(R::KEY).unwrap(), version);
+        let client = client(ApiKey::try_from(R::KEY).unwrap().into(), version);
         let answer = refuse::<R>(&client, body.freeze(), error)?;
         let mut answer = Bytes::from(answer.concat());
         let response = R::Response::decode(&mut answer, version).unwrap();
@@ -183,7 +184,7 @@ mod tests {
     fn brokers_and_controllers_agree_on_what_is_passed_on_and_in_which_versions() {
         let mut passed_on = 0;
         for api in table::apis(Scope::Broker).iter().filter(|api| is_forwardable(api.key)) {
-            let decided = table::find(Scope::Controller, api.key as i16).unwrap();
+            let decided = table::find(Scope::Controller, api.key.number()).unwrap();
             assert_eq!(api.advertised(), decided.advertised(), "{api:?}");
             passed_on += 1;
         }

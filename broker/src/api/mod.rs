@@ -77,6 +77,9 @@ pub mod share_group_heartbeat;
 pub mod share_group_lag;
 pub mod share_group_offsets;
 pub mod share_group_state;
+pub mod streams_group_describe;
+pub mod streams_group_heartbeat;
+pub mod streams_topics;
 pub mod sync_group;
 pub mod table;
 #[cfg(test)]
@@ -104,6 +107,7 @@ use parking_lot::Mutex;
 use crate::broker::Broker;
 use crate::wire::bounds::{self, Malformed};
 use crate::wire::header::Header;
+use crate::wire::key::Key;
 
 /// Which listeners an API is served on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +121,7 @@ pub enum Scope {
 /// One API on one kind of listener.
 #[derive(Clone, Copy)]
 pub struct Api {
-    pub key: ApiKey,
+    pub key: Key,
     min: i16,
     max: i16,
     advertised_min: i16,
@@ -133,6 +137,11 @@ pub type Handler =
 impl Api {
     /// Serves `versions` on the listeners for clients.
     pub const fn new(key: ApiKey, versions: RangeInclusive<i16>) -> Self {
+        Self::own(Key::of(key), versions)
+    }
+
+    /// As [`Self::new`], for an API whose messages are our own.
+    pub const fn own(key: Key, versions: RangeInclusive<i16>) -> Self {
         let (min, max) = (*versions.start(), *versions.end());
         let handler = unhandled;
         Self { key, min, max, advertised_min: min, broker: true, controller: false, handler }
@@ -254,7 +263,7 @@ pub struct Client {
     pub connection: Arc<Connection>,
     /// The client id of this request.
     pub id: Option<StrBytes>,
-    pub api: ApiKey,
+    pub api: Key,
     pub version: i16,
     pub correlation: i32,
 }
@@ -413,7 +422,7 @@ where
 }
 
 fn encode_body<R: Encodable>(
-    api: ApiKey,
+    api: Key,
     version: i16,
     response: &R,
 ) -> Result<Vec<Bytes>, Unreadable> {
@@ -425,7 +434,7 @@ fn encode_body<R: Encodable>(
 }
 
 /// The header of an answer.
-pub fn response_header(api: ApiKey, version: i16, correlation: i32) -> Bytes {
+pub fn response_header(api: Key, version: i16, correlation: i32) -> Bytes {
     let mut header = correlation.to_be_bytes().to_vec();
     if api.response_header_version(version) >= 1 {
         header.push(0); // no tagged fields

@@ -8,7 +8,8 @@ use super::reset::Reset;
 
 /// The settings that a group may choose between a smallest and a largest: by prefix of the group's
 /// and of the broker's names.
-const KINDS: &[(&str, &str)] = &[("consumer", "group.consumer"), ("share", "group.share")];
+const KINDS: &[(&str, &str)] =
+    &[("consumer", "group.consumer"), ("share", "group.share"), ("streams", "group.streams")];
 
 /// What has a smallest and a largest value.
 const BOUNDED: [&str; 6] = [
@@ -67,6 +68,13 @@ pub fn validate_all(set: &BTreeMap<&str, &str>, settings: &Settings) -> Result<(
             ));
         }
     }
+    let standbys = set.get("streams.num.standby.replicas").and_then(|it| number(it));
+    let most = settings.value("group.streams.max.standby.replicas").and_then(number);
+    if standbys.zip(most).is_some_and(|(standbys, most)| standbys > most) {
+        return Err("streams.num.standby.replicas must be less than or equal to \
+                    group.streams.max.standby.replicas"
+            .to_owned());
+    }
     Ok(())
 }
 
@@ -102,6 +110,11 @@ mod tests {
             ("consumer.assignment.interval.ms", "0", None),
             ("consumer.assignment.interval.ms", "15001", Some("less than or equal to")),
             ("consumer.session.timeout.ms", "soon", Some("Not a number")),
+            ("streams.num.standby.replicas", "2", None),
+            ("streams.num.standby.replicas", "3", Some("less than or equal to group.streams.max")),
+            ("streams.session.timeout.ms", "60001", Some("less than or equal to group.streams")),
+            ("streams.initial.rebalance.delay.ms", "0", None),
+            ("streams.initial.rebalance.delay.ms", "-1", Some("at least 0")),
             ("retention.ms", "5", Some("Unknown group config name: retention.ms")),
         ] {
             let result = validate(name, value)

@@ -251,6 +251,7 @@ fn bootstrap() -> Vec<Record> {
             .into(),
         FeatureLevelRecord { name: "group.version".into(), feature_level: 1 }.into(),
         FeatureLevelRecord { name: "share.version".into(), feature_level: 1 }.into(),
+        FeatureLevelRecord { name: "streams.version".into(), feature_level: 1 }.into(),
         EndTransactionRecord {}.into(),
     ]
 }

@@ -213,6 +213,7 @@ pub fn supported_features() -> Vec<(&'static str, i16, i16)> {
         (TRANSACTION_FEATURE, 0, TRANSACTION_VERSION),
         ("group.version", 0, 1),
         ("share.version", 0, 1),
+        ("streams.version", 0, 1),
     ]
 }
 

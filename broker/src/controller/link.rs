@@ -25,6 +25,7 @@ use crate::env::Env;
 use crate::error::{ErrorCode, Refusal};
 use crate::net::peer::{Peer, PeerError};
 use crate::wire::header;
+use crate::wire::key::Key;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LinkError {
@@ -289,7 +290,7 @@ impl ControllerLink {
         let unreadable = |error: String| LinkError::Unreadable(error);
         let mut data = BytesMut::new();
         RequestHeader::default()
-            .with_request_api_key(client.api as i16)
+            .with_request_api_key(client.api.number())
             .with_request_api_version(client.version)
             .with_correlation_id(client.correlation)
             .with_client_id(client.id.clone())
@@ -316,21 +317,23 @@ impl ControllerLink {
 }
 
 /// The APIs that a broker may pass on to the controller for its clients.
-pub fn is_forwardable(api: ApiKey) -> bool {
+pub fn is_forwardable(api: Key) -> bool {
     matches!(
-        api,
-        ApiKey::CreateTopics
-            | ApiKey::DeleteTopics
-            | ApiKey::CreatePartitions
-            | ApiKey::AlterConfigs
-            | ApiKey::IncrementalAlterConfigs
-            | ApiKey::ElectLeaders
-            | ApiKey::AlterPartitionReassignments
-            | ApiKey::ListPartitionReassignments
-            | ApiKey::UnregisterBroker
-            | ApiKey::UpdateFeatures
-            | ApiKey::DescribeQuorum
-            | ApiKey::AddRaftVoter
-            | ApiKey::RemoveRaftVoter
+        api.known(),
+        Some(
+            ApiKey::CreateTopics
+                | ApiKey::DeleteTopics
+                | ApiKey::CreatePartitions
+                | ApiKey::AlterConfigs
+                | ApiKey::IncrementalAlterConfigs
+                | ApiKey::ElectLeaders
+                | ApiKey::AlterPartitionReassignments
+                | ApiKey::ListPartitionReassignments
+                | ApiKey::UnregisterBroker
+                | ApiKey::UpdateFeatures
+                | ApiKey::DescribeQuorum
+                | ApiKey::AddRaftVoter
+                | ApiKey::RemoveRaftVoter
+        )
     )
 }

@@ -71,7 +71,7 @@ async fn answer(
         ApiKey::ApiVersions => {
             let entry = |api: &crate::api::Api| {
                 ApiVersion::default()
-                    .with_api_key(api.key as i16)
+                    .with_api_key(api.key.number())
                     .with_min_version(*api.advertised().start())
                     .with_max_version(*api.advertised().end())
             };

@@ -23,6 +23,7 @@ use super::write;
 use crate::api::{self, Answer, Connection, Refused, api_versions};
 use crate::broker::Broker;
 use crate::env::Stream;
+use crate::wire::key::Key;
 
 /// Requests of one connection that are started and not answered.
 pub const MAX_UNANSWERED: usize = 64;
@@ -54,7 +55,7 @@ pub(super) trait Service: Send + Sync + 'static {
 
 /// A request that has taken its place.
 pub(super) struct Started {
-    pub api: ApiKey,
+    pub api: Key,
     /// Goes in front of the answer.
     pub header: Bytes,
     pub answer: Answer,
@@ -67,7 +68,11 @@ impl Service for Arc<Broker> {
             Ok(admitted) => admitted,
             Err(Refused::UnknownApiVersions) => {
                 let answer = Answer::Now(api_versions::unsupported_version());
-                return Ok(Started { api: ApiKey::ApiVersions, header: correlation, answer });
+                return Ok(Started {
+                    api: ApiKey::ApiVersions.into(),
+                    header: correlation,
+                    answer,
+                });
             }
             Err(Refused::Close(why)) => return Err(why),
         };
@@ -253,7 +258,7 @@ mod tests {
                 b'c' => Answer::Close,
                 _ => return Err("malformed".to_owned()),
             };
-            Ok(Started { api: ApiKey::Produce, header: Bytes::new(), answer })
+            Ok(Started { api: ApiKey::Produce.into(), header: Bytes::new(), answer })
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use kafka_protocol::messages::ApiKey;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+use crate::wire::key::Key;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfListener {
@@ -50,7 +51,7 @@ impl Metrics {
         Arc::new(metrics)
     }
 
-    pub(super) fn request(&self, api: ApiKey) {
+    pub(super) fn request(&self, api: Key) {
         self.requests.get_or_create(&OfApi { api: format!("{api:?}") }).inc();
     }
 

@@ -25,8 +25,10 @@ use super::classic::{self, JoinCall};
 use super::consumer::HeartbeatCall;
 use super::effects::{Answer, Token};
 use super::share;
-use crate::error::ErrorCode;
+use super::streams;
+use crate::error::{ErrorCode, Refusal};
 use crate::log::Guard;
+use crate::wire::streams::DescribedGroup as DescribedStreamsGroup;
 
 #[derive(Debug, Clone)]
 pub enum Call {
@@ -82,6 +84,10 @@ pub enum Call {
     ShareDescribe {
         groups: Vec<GroupId>,
     },
+    StreamsHeartbeat(Box<streams::Heartbeat>),
+    StreamsDescribe {
+        groups: Vec<String>,
+    },
 }
 
 /// Offsets that count once a transaction is committed.
@@ -111,6 +117,8 @@ pub enum Asked {
     ShareHeartbeat,
     ShareStates,
     ShareDescribe { groups: Vec<GroupId> },
+    StreamsHeartbeat,
+    StreamsDescribe { groups: Vec<String> },
 }
 
 impl Call {
@@ -135,6 +143,8 @@ impl Call {
             | Self::ShareAlter { .. }
             | Self::ShareForget { .. } => Asked::ShareStates,
             Self::ShareDescribe { groups } => Asked::ShareDescribe { groups: groups.clone() },
+            Self::StreamsHeartbeat(_) => Asked::StreamsHeartbeat,
+            Self::StreamsDescribe { groups } => Asked::StreamsDescribe { groups: groups.clone() },
         }
     }
 
@@ -187,6 +197,18 @@ impl Asked {
                     group.with_error_code(code.code())
                 };
                 Answer::ShareDescribe(groups.iter().map(refuse).collect())
+            }
+            // Kafka says no more than the code.
+            Self::StreamsHeartbeat => {
+                Answer::StreamsHeartbeat(Err(Refusal::new(code, String::new())))
+            }
+            Self::StreamsDescribe { groups } => {
+                let refuse = |id: &String| DescribedStreamsGroup {
+                    group: id.clone(),
+                    error_code: code.code(),
+                    ..DescribedStreamsGroup::default()
+                };
+                Answer::StreamsDescribe(groups.iter().map(refuse).collect())
             }
             Self::Describe { groups } => {
                 let refuse = |id: &GroupId| {

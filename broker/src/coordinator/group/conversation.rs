@@ -77,6 +77,7 @@ pub struct Conversation {
     pub assigned: BTreeMap<String, super::modern::Partitions>,
     /// Consumers that are fenced forget all.
     pub forgets: bool,
+    pub crew: super::conversation_streams::Crew,
     /// What is in the log, with the writes that put it there.
     pub records: Vec<(Write, Record)>,
     timers: BTreeMap<(String, Slot), (Millis, u64, Timer)>,
@@ -115,6 +116,7 @@ impl Conversation {
             open: BTreeMap::new(),
             assigned: BTreeMap::new(),
             forgets: false,
+            crew: super::conversation_streams::Crew::default(),
             records: Vec::new(),
             timers: BTreeMap::new(),
             waiting: Vec::new(),
@@ -228,6 +230,9 @@ impl Conversation {
         if let Answer::ConsumerHeartbeat(alive) = &answer {
             self.heard(&who, alive);
         }
+        if let Answer::StreamsHeartbeat(alive) = &answer {
+            self.streams_heard(&who, alive);
+        }
         self.say(format!("{who} ← {}", shown(&answer)));
     }
 
@@ -251,6 +256,7 @@ impl Conversation {
             match group {
                 Group::Classic(group) => group.check(),
                 Group::Consumer(group) => group.check(),
+                Group::Streams(group) => group.check(),
                 // Tested without a conversation.
                 Group::Share(_) => {}
             }
@@ -467,6 +473,10 @@ impl Conversation {
             "alive" | "bye" | "topic" | "who" | "interval" | "policy" | "cmax" | "again" => {
                 self.consumer_command(&words);
             }
+            "app" | "work" | "rest" | "crew" | "patience" | "pause" | "standbys" | "smax" => {
+                self.streams_command(&words);
+            }
+            "reload" => self.check_streams_load(),
             "max" => self.settings.max_size = client.parse().unwrap(),
             "delay" => self.settings.initial_rebalance_delay_ms = seconds(client) as i32,
             other => panic!("unknown command {other}"),
@@ -564,6 +574,8 @@ fn shown(answer: &Answer) -> String {
         Answer::ShareHeartbeat(answer) => format!("{answer:?}"),
         Answer::ShareStates(answer) => format!("{answer:?}"),
         Answer::ShareDescribe(groups) => format!("{groups:?}"),
+        Answer::StreamsHeartbeat(answer) => super::conversation_streams::alive(answer),
+        Answer::StreamsDescribe(groups) => super::conversation_streams::groups(groups),
         Answer::Leave(leave) => {
             let each = leave.members.iter().map(|member| {
                 let instance = member.group_instance_id.as_ref().map(|id| format!(" ({id})"));
@@ -687,6 +699,7 @@ fn described(record: &Record) -> String {
         }
         Record::Consumer(record) => super::conversation_consumer::record(record),
         Record::Share(record) => format!("{record:?}"),
+        Record::Streams(record) => super::conversation_streams::record(record),
         Record::Other(kind) => format!("type {kind}"),
     }
 }

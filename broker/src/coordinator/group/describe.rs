@@ -22,7 +22,7 @@ impl Shard {
         let shown = self
             .groups
             .iter_committed()
-            .filter(|(_, group)| is_in(types, group.kind()) && is_in(states, group.state_name()));
+            .filter(|(_, group)| is_in(types, group.kind()) && is_in(states, group.state_filter()));
         shown.map(|(id, group)| listed(id, group)).collect()
     }
 

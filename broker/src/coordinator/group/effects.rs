@@ -14,10 +14,14 @@ use kafka_protocol::messages::{
 
 use super::shard::Shard;
 use super::share::{Initialize, StatePartitions};
+use super::streams::ToCreate;
 use super::timers::{Slot, Timer};
 use crate::coordinator::runtime;
 pub use crate::coordinator::runtime::Token;
 use crate::error::{ErrorCode, Refusal};
+use crate::wire::streams::{
+    DescribedGroup as DescribedStreamsGroup, StreamsGroupHeartbeatResponse,
+};
 
 /// What is kept for a share group, for those that change it from outside.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,6 +51,9 @@ pub enum Answer {
     ShareHeartbeat(Result<(ShareGroupHeartbeatResponse, Option<Initialize>), Refusal>),
     ShareStates(Result<ShareStates, Refusal>),
     ShareDescribe(Vec<DescribedShareGroup>),
+    /// With the topics that are to be made now.
+    StreamsHeartbeat(Result<(StreamsGroupHeartbeatResponse, ToCreate), Refusal>),
+    StreamsDescribe(Vec<DescribedStreamsGroup>),
 }
 
 /// A timer of a group is set, or stopped.

@@ -14,6 +14,7 @@ use super::modern::Refresh;
 use super::records::Record;
 use super::settings::GroupSettings;
 use super::share::ShareGroup;
+use super::streams::{self, StreamsGroup};
 use super::timers::{Slot, Timer};
 use crate::controller::Image;
 use crate::error::ErrorCode;
@@ -24,6 +25,7 @@ pub enum Group {
     Classic(Box<ClassicGroup>),
     Consumer(Box<ConsumerGroup>),
     Share(Box<ShareGroup>),
+    Streams(Box<StreamsGroup>),
 }
 
 impl Group {
@@ -37,6 +39,7 @@ impl Group {
             Self::Classic(_) => "classic",
             Self::Consumer(_) => "consumer",
             Self::Share(_) => "share",
+            Self::Streams(_) => "streams",
         }
     }
 
@@ -45,6 +48,15 @@ impl Group {
             Self::Classic(group) => group.state.name(),
             Self::Consumer(group) => group.state().name(),
             Self::Share(group) => group.state_name(),
+            Self::Streams(group) => group.state_name(),
+        }
+    }
+
+    /// The name by which ListGroups filters, in any case: Kafka's own for one state of one kind.
+    pub fn state_filter(&self) -> &'static str {
+        match self.state_name() {
+            "NotReady" => "not_ready",
+            name => name,
         }
     }
 
@@ -55,42 +67,49 @@ impl Group {
                 name.map(StrBytes::from_string).unwrap_or_default()
             }
             Self::Consumer(_) => StrBytes::from_static_str(classic::CONSUMER),
-            Self::Share(_) => StrBytes::from_static_str("share"),
+            Self::Share(_) | Self::Streams(_) => StrBytes::from_static_str(self.kind()),
         }
     }
 
     pub fn as_classic(&self) -> Option<&ClassicGroup> {
         match self {
             Self::Classic(group) => Some(group),
-            Self::Consumer(_) | Self::Share(_) => None,
+            Self::Consumer(_) | Self::Share(_) | Self::Streams(_) => None,
         }
     }
 
     pub fn as_consumer(&self) -> Option<&ConsumerGroup> {
         match self {
             Self::Consumer(group) => Some(group),
-            Self::Classic(_) | Self::Share(_) => None,
+            Self::Classic(_) | Self::Share(_) | Self::Streams(_) => None,
         }
     }
 
     pub fn as_consumer_mut(&mut self) -> Option<&mut ConsumerGroup> {
         match self {
             Self::Consumer(group) => Some(group),
-            Self::Classic(_) | Self::Share(_) => None,
+            Self::Classic(_) | Self::Share(_) | Self::Streams(_) => None,
         }
     }
 
     pub fn as_share(&self) -> Option<&ShareGroup> {
         match self {
             Self::Share(group) => Some(group),
-            Self::Classic(_) | Self::Consumer(_) => None,
+            Self::Classic(_) | Self::Consumer(_) | Self::Streams(_) => None,
         }
     }
 
     pub fn as_share_mut(&mut self) -> Option<&mut ShareGroup> {
         match self {
             Self::Share(group) => Some(group),
-            Self::Classic(_) | Self::Consumer(_) => None,
+            Self::Classic(_) | Self::Consumer(_) | Self::Streams(_) => None,
+        }
+    }
+
+    pub fn as_streams_mut(&mut self) -> Option<&mut StreamsGroup> {
+        match self {
+            Self::Streams(group) => Some(group),
+            Self::Classic(_) | Self::Consumer(_) | Self::Share(_) => None,
         }
     }
 
@@ -108,12 +127,18 @@ impl Group {
                     group.topics_changed();
                 }
             }
+            Self::Streams(group) => {
+                if topics.any(|topic| group.requires(topic)) {
+                    group.topics_changed();
+                }
+            }
         }
     }
 
     pub fn set_refresh(&mut self, refresh: Refresh) {
         match self {
             Self::Classic(_) => {}
+            Self::Streams(group) => group.memory.refresh = refresh,
             Self::Consumer(group) => group.refresh = refresh,
             Self::Share(group) => group.refresh = refresh,
         }
@@ -125,6 +150,7 @@ impl Group {
             Self::Classic(group) => group.is_subscribed_to(topic),
             Self::Consumer(group) => group.topics.contains(topic),
             Self::Share(group) => group.topics.contains(topic),
+            Self::Streams(group) => group.is_subscribed_to(topic),
         }
     }
 
@@ -133,6 +159,7 @@ impl Group {
         match self {
             Self::Classic(group) => group.unused_since(committed),
             Self::Consumer(group) => group.unused_since(committed),
+            Self::Streams(group) => Some(group.unused_since(committed)),
             // It has no offsets of this kind.
             Self::Share(_) => None,
         }
@@ -142,7 +169,7 @@ impl Group {
     pub fn validate_offset_delete(&self) -> Result<(), ErrorCode> {
         match self {
             Self::Classic(group) => group.validate_offset_delete(),
-            Self::Consumer(_) => Ok(()),
+            Self::Consumer(_) | Self::Streams(_) => Ok(()),
             Self::Share(_) => Err(ErrorCode::GroupIdNotFound),
         }
     }
@@ -152,7 +179,8 @@ impl Group {
             Self::Classic(group) => group.validate_delete(),
             Self::Consumer(group) if group.is_empty() => Ok(()),
             Self::Share(group) if group.is_empty() => Ok(()),
-            Self::Consumer(_) | Self::Share(_) => Err(ErrorCode::NonEmptyGroup),
+            Self::Streams(group) if group.is_empty() => Ok(()),
+            Self::Consumer(_) | Self::Share(_) | Self::Streams(_) => Err(ErrorCode::NonEmptyGroup),
         }
     }
 
@@ -164,6 +192,7 @@ impl Group {
                 group.tombstones(None).into_iter().map(Record::Consumer).collect()
             }
             Self::Share(group) => group.tombstones().into_iter().map(Record::Share).collect(),
+            Self::Streams(group) => group.tombstones().into_iter().map(Record::Streams).collect(),
         }
     }
 
@@ -183,6 +212,14 @@ impl Group {
             Self::Share(group) => {
                 for member in group.members() {
                     let slot = Slot::Session(member.id.to_string());
+                    effects.timers.push((group.id.to_string(), TimerChange::Cancel(slot)));
+                }
+            }
+            Self::Streams(group) => {
+                let of_members = group.members().flat_map(|member| {
+                    [Slot::Session, Slot::Rebalance].map(|slot| slot(member.id.to_string()))
+                });
+                for slot in of_members.chain([Slot::Delay]) {
                     effects.timers.push((group.id.to_string(), TimerChange::Cancel(slot)));
                 }
             }
@@ -209,6 +246,7 @@ impl Group {
                     step.effects.timers.push((group.id.to_string(), change));
                 }
             }
+            Self::Streams(group) => loaded_streams(group, step.settings, image, step.effects),
         }
     }
 
@@ -217,7 +255,7 @@ impl Group {
         match self {
             Self::Classic(group) => group.unload(code, step),
             // Nobody waits in these groups: all are answered at once.
-            Self::Consumer(_) | Self::Share(_) => {}
+            Self::Consumer(_) | Self::Share(_) | Self::Streams(_) => {}
         }
     }
 }
@@ -236,5 +274,30 @@ fn loaded(group: &ConsumerGroup, settings: &GroupSettings, image: &Image, effect
             let timer = Timer::Rebalance { member: id.clone(), epoch: member.epoch };
             set(Slot::Rebalance(id), member.rebalance_timeout_ms, timer);
         }
+    }
+}
+
+fn loaded_streams(
+    group: &StreamsGroup,
+    settings: &GroupSettings,
+    image: &Image,
+    effects: &mut Effects,
+) {
+    let mut change = |change| effects.timers.push((group.id.to_string(), change));
+    let after_ms = i64::from(settings.streams_session_ms(image, &group.id));
+    for member in group.members() {
+        let id = member.id.to_string();
+        let timer = Timer::Session { member: id.clone() };
+        change(TimerChange::Set { slot: Slot::Session(id.clone()), after_ms, timer });
+        if member.state == streams::MemberState::UnrevokedTasks {
+            let timer = Timer::Rebalance { member: id.clone(), epoch: member.epoch };
+            let after_ms = i64::from(member.rebalance_timeout_ms);
+            change(TimerChange::Set { slot: Slot::Rebalance(id), after_ms, timer });
+        }
+    }
+    // Only a group that was here before a write was taken back: it is not stored.
+    if group.memory.is_delayed {
+        let after_ms = settings.streams_initial_delay_ms(image, &group.id);
+        change(TimerChange::SetIfAbsent { slot: Slot::Delay, after_ms, timer: Timer::Delay });
     }
 }

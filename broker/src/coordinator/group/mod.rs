@@ -8,6 +8,8 @@ pub mod consumer;
 mod conversation;
 #[cfg(test)]
 mod conversation_consumer;
+#[cfg(test)]
+mod conversation_streams;
 mod describe;
 
 pub mod effects;
@@ -24,6 +26,8 @@ pub mod settings;
 pub mod shard;
 pub mod share;
 mod share_requests;
+pub mod streams;
+mod streams_requests;
 pub mod timeline;
 pub mod timers;
 mod transactional;

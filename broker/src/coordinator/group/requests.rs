@@ -31,6 +31,7 @@ impl Shard {
             Some(Group::Classic(group)) => group.expire(timer, &mut step(context, &mut effects)),
             Some(Group::Consumer(_)) => self.expire_consumer(id, timer, context, &mut effects),
             Some(Group::Share(_)) => self.expire_share(id, &timer, context, &mut effects),
+            Some(Group::Streams(_)) => self.expire_streams(id, &timer, context, &mut effects),
             None => {}
         }
         self.number(&mut effects);
@@ -57,7 +58,7 @@ impl Shard {
             Timer::Rebalance { member, epoch } => {
                 group.member(&member).filter(|member| member.epoch == epoch)
             }
-            Timer::InitialJoin { .. } | Timer::Join | Timer::Sync { .. } => None,
+            Timer::InitialJoin { .. } | Timer::Join | Timer::Sync { .. } | Timer::Delay => None,
         };
         let mut downgraded = None;
         if let Some(member) = gone {
@@ -113,12 +114,14 @@ impl Shard {
                 return self.joined(&id, &call, joined, done, step);
             }
             // The name is taken by a group that this protocol cannot enter.
-            Some(Group::Share(_)) => {
+            Some(group @ (Group::Share(_) | Group::Streams(_)))
+                if group.as_share().is_some() || group.validate_delete().is_err() =>
+            {
                 let refusal = refuse_join(&member, ErrorCode::InconsistentGroupProtocol);
                 return step.effects.answer(call.token, Answer::Join(refusal));
             }
             // A member of a group that is not: it must begin anew.
-            Some(Group::Consumer(_)) | None if !member.is_empty() => {
+            Some(Group::Consumer(_) | Group::Streams(_)) | None if !member.is_empty() => {
                 let refusal = refuse_join(&member, ErrorCode::UnknownMemberId);
                 return step.effects.answer(call.token, Answer::Join(refusal));
             }
@@ -126,7 +129,12 @@ impl Shard {
                 tracing::info!(group = id, "an empty consumer group becomes a classic one");
                 tombstones = group.tombstones(None).into_iter().map(Record::Consumer).collect();
             }
-            Some(Group::Classic(_)) | None => {}
+            Some(group @ Group::Streams(_)) => {
+                tracing::info!(group = id, "an empty streams group becomes a classic one");
+                tombstones = group.tombstones(&id);
+                group.cancel_timers(step.effects);
+            }
+            Some(Group::Classic(_) | Group::Share(_)) | None => {}
         }
         let is_new = self.groups.get(&id).is_none_or(|group| group.as_classic().is_none());
         if is_new {
@@ -185,7 +193,7 @@ impl Shard {
                 return None;
             }
             Some(Group::Consumer(_)) => self.consumer_sync(request, context, step),
-            Some(Group::Share(_)) | None => Err(ErrorCode::UnknownMemberId),
+            Some(Group::Share(_) | Group::Streams(_)) | None => Err(ErrorCode::UnknownMemberId),
         };
         match result {
             Ok(answer) => Some(answer),
@@ -232,7 +240,7 @@ impl Shard {
                 self.apply(id, done, step.effects);
                 result?;
             }
-            Group::Share(_) => return Err(ErrorCode::UnknownMemberId),
+            Group::Share(_) | Group::Streams(_) => return Err(ErrorCode::UnknownMemberId),
         }
         Ok(Answer::Heartbeat(HeartbeatResponse::default()))
     }
@@ -257,7 +265,7 @@ impl Shard {
                 }
                 Ok(Answer::Leave(answer))
             }
-            Group::Share(_) => Err(ErrorCode::UnknownMemberId),
+            Group::Share(_) | Group::Streams(_) => Err(ErrorCode::UnknownMemberId),
         }
     }
 
@@ -322,7 +330,7 @@ impl Shard {
         let mut upgraded = false;
         let group: &ConsumerGroup = match self.groups.get(id) {
             Some(Group::Consumer(group)) => group,
-            Some(group @ Group::Share(_)) => {
+            Some(group @ (Group::Share(_) | Group::Streams(_))) => {
                 let message = format!("Group {id} is not a consumer group.");
                 tracing::debug!(kind = group.kind(), message);
                 return Err(no_group(message));
@@ -381,6 +389,17 @@ impl Shard {
             }
             Some(Group::Consumer(group)) => {
                 member = group.validate_commit(&request.member_id, epoch, Some(version))?;
+            }
+            Some(Group::Streams(group)) => {
+                let member =
+                    group.validate_commit(&request.member_id, instance, epoch, Some(version))?;
+                for topic in member.is_some().then_some(&request.topics).into_iter().flatten() {
+                    for partition in &topic.partitions {
+                        let it = partition.partition_index;
+                        member
+                            .map_or(Ok(()), |its| group.may_commit(its, &topic.name, it, epoch))?;
+                    }
+                }
             }
             // Anyone may commit who does without a group.
             None if epoch < 0 => {}

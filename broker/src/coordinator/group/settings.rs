@@ -1,5 +1,6 @@
 //! The settings of the group coordinator, by Kafka's names.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::assignor::{RANGE, UNIFORM};
@@ -30,6 +31,7 @@ pub struct GroupSettings {
     pub offsets_commit_timeout: Duration,
     pub consumer: ConsumerSettings,
     pub share: ShareGroupSettings,
+    pub streams: StreamsSettings,
 }
 
 /// Of share groups.
@@ -77,6 +79,72 @@ impl Default for ShareGroupSettings {
             assignment_interval: Range { default: 1_000, min: 0, max: 15_000 },
             max_size: 200,
             initialize_retry_ms: 30_000,
+        }
+    }
+}
+
+/// How many standbys each stateful task of a streams group has, as assignors and records name it.
+pub const NUM_STANDBY_REPLICAS: &str = "num.standby.replicas";
+
+/// `group.streams.*`: what holds for groups that set nothing themselves, and what they may set.
+#[derive(Debug, Clone)]
+pub struct StreamsSettings {
+    /// Whether the streams protocol is among `group.coordinator.rebalance.protocols`.
+    pub enabled: bool,
+    pub session_timeout: Range,
+    pub heartbeat_interval: Range,
+    pub assignment_interval: Range,
+    pub initial_rebalance_delay: Range,
+    pub standby_replicas: Range,
+    pub max_size: usize,
+}
+
+impl StreamsSettings {
+    fn of(settings: &Settings) -> Self {
+        let range = |default, min, max| Range { default, min, max };
+        let enabled = |name: &String| name.eq_ignore_ascii_case("streams");
+        Self {
+            enabled: settings.group_rebalance_protocols.iter().any(enabled),
+            session_timeout: range(
+                settings.streams_session_timeout_ms,
+                settings.streams_min_session_timeout_ms,
+                settings.streams_max_session_timeout_ms,
+            ),
+            heartbeat_interval: range(
+                settings.streams_heartbeat_interval_ms,
+                settings.streams_min_heartbeat_interval_ms,
+                settings.streams_max_heartbeat_interval_ms,
+            ),
+            assignment_interval: range(
+                settings.streams_assignment_interval_ms,
+                settings.streams_min_assignment_interval_ms,
+                settings.streams_max_assignment_interval_ms,
+            ),
+            initial_rebalance_delay: range(
+                settings.streams_initial_rebalance_delay_ms,
+                0,
+                i32::MAX,
+            ),
+            standby_replicas: range(
+                settings.streams_num_standby_replicas,
+                0,
+                settings.streams_max_standby_replicas,
+            ),
+            max_size: settings.streams_max_size.max(0) as usize,
+        }
+    }
+}
+
+impl Default for StreamsSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            session_timeout: Range { default: 45_000, min: 45_000, max: 60_000 },
+            heartbeat_interval: Range { default: 5_000, min: 5_000, max: 15_000 },
+            assignment_interval: Range { default: 1_000, min: 0, max: 15_000 },
+            initial_rebalance_delay: Range { default: 3_000, min: 0, max: i32::MAX },
+            standby_replicas: Range { default: 0, min: 0, max: 2 },
+            max_size: i32::MAX as usize,
         }
     }
 }
@@ -197,6 +265,42 @@ impl GroupSettings {
         i64::from(self.share.assignment_interval.of(set))
     }
 
+    /// How long a member of a streams group may be silent.
+    pub fn streams_session_ms(&self, image: &Image, group: &str) -> i32 {
+        let set = image.config(ResourceType::Group, group).get("streams.session.timeout.ms");
+        self.streams.session_timeout.of(set)
+    }
+
+    /// How often such a member shall be heard of.
+    pub fn streams_heartbeat_ms(&self, image: &Image, group: &str) -> i32 {
+        let set = image.config(ResourceType::Group, group).get("streams.heartbeat.interval.ms");
+        self.streams.heartbeat_interval.of(set)
+    }
+
+    /// How long a target assignment of a streams group stands at least.
+    pub fn streams_assignment_interval_ms(&self, image: &Image, group: &str) -> i64 {
+        let set = image.config(ResourceType::Group, group).get("streams.assignment.interval.ms");
+        i64::from(self.streams.assignment_interval.of(set))
+    }
+
+    /// How long a new streams group waits for more members.
+    pub fn streams_initial_delay_ms(&self, image: &Image, group: &str) -> i64 {
+        let set =
+            image.config(ResourceType::Group, group).get("streams.initial.rebalance.delay.ms");
+        i64::from(self.streams.initial_rebalance_delay.of(set))
+    }
+
+    /// What the assignor of a streams group is told beside members and tasks.
+    pub fn streams_assignment_configs(
+        &self,
+        image: &Image,
+        group: &str,
+    ) -> BTreeMap<String, String> {
+        let set = image.config(ResourceType::Group, group).get("streams.num.standby.replicas");
+        let standbys = self.streams.standby_replicas.of(set);
+        [(NUM_STANDBY_REPLICAS.to_owned(), standbys.to_string())].into()
+    }
+
     pub fn of(settings: &Settings) -> Self {
         Self {
             min_session_timeout_ms: settings.group_min_session_timeout_ms,
@@ -211,6 +315,7 @@ impl GroupSettings {
             offsets_commit_timeout: settings.offsets_commit_timeout,
             consumer: ConsumerSettings::of(settings),
             share: ShareGroupSettings::of(settings),
+            streams: StreamsSettings::of(settings),
             ..Self::default()
         }
     }
@@ -230,6 +335,7 @@ impl Default for GroupSettings {
             offsets_commit_timeout: Duration::from_secs(5),
             consumer: ConsumerSettings::default(),
             share: ShareGroupSettings::default(),
+            streams: StreamsSettings::default(),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::kind::Group;
 use super::modern::Refresh;
 use super::offsets::{Offsets, View, Write};
 use super::records::{ConsumerRecord, Record};
+use super::streams;
 use super::timeline::Timelines;
 use crate::coordinator::runtime;
 use crate::error::ErrorCode;
@@ -40,6 +41,8 @@ pub struct Shard {
     pub(super) refreshed: Option<(String, Refresh)>,
     /// Since when states of a share group are being initialized, from the next write on.
     pub(super) initializing: Option<(String, Millis)>,
+    /// What a streams group knows beyond its records, from the next write on.
+    pub(super) remembered: Option<(String, streams::Memory)>,
     pub(super) written: Write,
     committed: Write,
 }
@@ -117,6 +120,13 @@ impl Shard {
             }
             Call::ShareInitialized { group, topics } => {
                 Ok(Some(Answer::ShareStates(self.share_initialized(&group, &topics, step))))
+            }
+            Call::StreamsHeartbeat(call) => {
+                Ok(Some(Answer::StreamsHeartbeat(self.streams_heartbeat(&call, context, step))))
+            }
+            Call::StreamsDescribe { groups } => {
+                step.effects.answer(token, Answer::StreamsDescribe(self.describe_streams(&groups)));
+                Ok(None)
             }
             Call::ShareStates { group } => Ok(Some(Answer::ShareStates(self.share_states(&group)))),
             Call::ShareAlter { group, topics } => {
@@ -211,6 +221,7 @@ impl Shard {
             }
             Record::Consumer(record) => self.load_consumer(record),
             Record::Share(record) => self.take_share(None, record),
+            Record::Streams(record) => self.take_streams(None, record),
             Record::Other(_) => {}
         }
     }
@@ -264,6 +275,11 @@ impl Shard {
         {
             group.initializing_since = Some(since);
         }
+        if let Some((id, memory)) = self.remembered.take()
+            && let Some(group) = self.groups.get_mut(&id).and_then(Group::as_streams_mut)
+        {
+            group.remember(memory);
+        }
         if let Some((id, refresh)) = self.refreshed.take()
             && let Some(group) = self.groups.get_mut(&id)
         {
@@ -293,6 +309,7 @@ impl Shard {
             }
             Record::Consumer(record) => self.replay_consumer(write, record),
             Record::Share(record) => self.take_share(Some(write), record),
+            Record::Streams(record) => self.take_streams(Some(write), record),
             // A classic group changes itself; its record follows.
             Record::Group(_, Some(_)) | Record::Other(_) => {}
         }
@@ -305,7 +322,7 @@ impl Shard {
                 return self.groups.put(write, &id, None);
             }
             Some(Group::Consumer(_)) => self.groups.keep(write, &id),
-            Some(Group::Share(_)) => return,
+            Some(Group::Share(_) | Group::Streams(_)) => return,
             // Offsets made it known before its first record came.
             Some(Group::Classic(group)) if !group.is_simple() => return,
             _ if record.is_tombstone() => return,
@@ -326,7 +343,7 @@ impl Shard {
                 return self.groups.load(&id, None);
             }
             Some(Group::Consumer(_)) => {}
-            Some(Group::Share(_)) => return,
+            Some(Group::Share(_) | Group::Streams(_)) => return,
             Some(Group::Classic(group)) if !group.is_simple() => {
                 tracing::warn!(group = id, "a record of a consumer group is of a classic one");
                 return;
@@ -367,6 +384,10 @@ impl Shard {
             None => Ok(false),
             Some(Group::Classic(_)) => Ok(true),
             Some(Group::Consumer(group)) => {
+                let member = request.member_id.as_deref();
+                group.validate_fetch(member, request.member_epoch).map(|()| true)
+            }
+            Some(Group::Streams(group)) => {
                 let member = request.member_id.as_deref();
                 group.validate_fetch(member, request.member_epoch).map(|()| true)
             }

@@ -17,6 +17,8 @@ pub enum Slot {
     Resync(String),
     /// The patterns of a consumer group are to be resolved.
     Patterns,
+    /// A new streams group waits for more members.
+    Delay,
 }
 
 /// What ran out.
@@ -49,4 +51,5 @@ pub enum Timer {
         member: String,
     },
     Patterns,
+    Delay,
 }

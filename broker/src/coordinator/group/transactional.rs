@@ -8,6 +8,7 @@ use super::kind::Group;
 use super::offsets;
 use super::records::{OffsetCommitKey, OffsetCommitValue};
 use super::shard::{Context, Shard};
+use super::streams::StreamsGroup;
 use crate::controller::Image;
 use crate::coordinator::runtime::InTransaction;
 use crate::error::ErrorCode;
@@ -50,11 +51,10 @@ impl Shard {
                 group.validate_transactional_commit(member, instance, generation)?;
             }
             Some(Group::Consumer(group)) => {
-                may_commit(group, call, context.image).map_err(|code| match code {
-                    // Producers do not know of epochs.
-                    ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
-                    other => other,
-                })?
+                consumer_may_commit(group, call, context.image).map_err(stale)?;
+            }
+            Some(Group::Streams(group)) => {
+                streams_may_commit(group, call, context.image).map_err(stale)?
             }
             Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             None if request.generation_id < 0 => {}
@@ -73,7 +73,15 @@ impl Shard {
     }
 }
 
-fn may_commit(
+/// Producers are told of a wrong epoch in the words of the API, which is older than epochs.
+fn stale(code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
+        other => other,
+    }
+}
+
+fn consumer_may_commit(
     group: &ConsumerGroup,
     call: &TxnOffsetCommit,
     image: &Image,
@@ -87,6 +95,25 @@ fn may_commit(
         let id = image.topic(&topic.name).ok_or(ErrorCode::IllegalGeneration)?.id;
         for partition in &topic.partitions {
             member.may_commit(id, partition.partition_index, epoch)?;
+        }
+    }
+    Ok(())
+}
+
+fn streams_may_commit(
+    group: &StreamsGroup,
+    call: &TxnOffsetCommit,
+    image: &Image,
+) -> Result<(), ErrorCode> {
+    let request = &call.request;
+    let (instance, epoch) = (request.group_instance_id.as_deref(), request.generation_id);
+    let Some(member) = group.validate_commit(&request.member_id, instance, epoch, None)? else {
+        return Ok(());
+    };
+    for topic in &request.topics {
+        image.topic(&topic.name).ok_or(ErrorCode::IllegalGeneration)?;
+        for partition in &topic.partitions {
+            group.may_commit(member, &topic.name, partition.partition_index, epoch)?;
         }
     }
     Ok(())

@@ -202,11 +202,12 @@ impl ClassicGroup {
             }
             Timer::Join => self.complete_join(step),
             Timer::Sync { generation } => self.sync_expired(generation, step),
-            // Of a consumer group, which this may have been.
+            // Of another kind of group, which this may have been.
             Timer::Rebalance { .. }
             | Timer::Rejoin { .. }
             | Timer::Resync { .. }
-            | Timer::Patterns => {}
+            | Timer::Patterns
+            | Timer::Delay => {}
         }
     }
 

@@ -8,52 +8,53 @@ use imbl::OrdMap;
 use super::Partitions;
 use crate::types::Millis;
 
-/// An assignment with the group epoch that it was computed for.
+/// An assignment with the group epoch that it was computed for: partitions, or what else a kind of
+/// group assigns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct Target<T = Partitions> {
     /// -1 before there is one.
     pub epoch: i32,
     /// When it was computed; 0 when that is not known.
     pub computed_at: Millis,
-    members: OrdMap<Arc<str>, Arc<Partitions>>,
+    members: OrdMap<Arc<str>, Arc<T>>,
 }
 
-impl Default for Target {
+impl<T> Default for Target<T> {
     fn default() -> Self {
         Self { epoch: -1, computed_at: 0, members: OrdMap::new() }
     }
 }
 
-impl Target {
+impl<T: PartialEq> Target<T> {
     /// Of a group that counts its assignments from `epoch`.
     pub fn before_first(epoch: i32) -> Self {
         Self { epoch, ..Self::default() }
     }
 
     /// What `member` shall own; `None` when it is not part of the assignment yet.
-    pub fn of(&self, member: &str) -> Option<&Arc<Partitions>> {
+    pub fn of(&self, member: &str) -> Option<&Arc<T>> {
         self.members.get(member)
     }
 
-    pub fn set(&mut self, member: &str, partitions: Partitions) {
-        self.members.insert(member.into(), Arc::new(partitions));
+    pub fn set(&mut self, member: &str, assigned: T) {
+        self.members.insert(member.into(), Arc::new(assigned));
     }
 
     pub fn remove(&mut self, member: &str) {
         self.members.remove(member);
     }
 
-    pub fn members(&self) -> impl Iterator<Item = (&str, &Arc<Partitions>)> {
-        self.members.iter().map(|(member, partitions)| (&**member, partitions))
+    pub fn members(&self) -> impl Iterator<Item = (&str, &Arc<T>)> {
+        self.members.iter().map(|(member, assigned)| (&**member, assigned))
     }
 
-    /// Those of `next` whose partitions are others than now, or who are new.
+    /// Those of `next` who shall own something else than now, or who are new.
     pub fn changes<'a, K: AsRef<str>>(
         &'a self,
-        next: &'a BTreeMap<K, Arc<Partitions>>,
-    ) -> impl Iterator<Item = (&'a str, &'a Arc<Partitions>)> {
-        let next = next.iter().map(|(member, partitions)| (member.as_ref(), partitions));
-        next.filter(|(member, partitions)| self.of(member) != Some(partitions))
+        next: &'a BTreeMap<K, Arc<T>>,
+    ) -> impl Iterator<Item = (&'a str, &'a Arc<T>)> {
+        let next = next.iter().map(|(member, assigned)| (member.as_ref(), assigned));
+        next.filter(|(member, assigned)| self.of(member) != Some(assigned))
     }
 }
 

@@ -7,11 +7,12 @@
 //! read. Written are, as Kafka does: OffsetCommitValue 4, or 1 when the client asked for a
 //! retention time of its own, and GroupMetadataValue 3.
 //!
-//! Deliberately absent: the record types of streams groups. They are named by [`Record::Other`],
-//! skipped when a partition is loaded and stay on disk.
+//! A type that is not known is named by [`Record::Other`], skipped when a partition is loaded, and
+//! stays on disk.
 
 mod consumer;
 mod share;
+mod streams;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
@@ -26,6 +27,10 @@ pub use consumer::{
 pub use share::{
     DeletingTopic, ShareCurrentValue, ShareEpochValue, ShareMemberValue, ShareRecord,
     ShareTopicPartitions, StatePartitionsTopic, StatePartitionsValue,
+};
+pub use streams::{
+    CurrentTasks, StreamsCurrentValue, StreamsEpochValue, StreamsMemberValue, StreamsRecord,
+    StreamsTargetMemberValue, TopologyValue,
 };
 
 crate::message! {
@@ -86,6 +91,7 @@ pub enum Record {
     Group(GroupMetadataKey, Option<GroupMetadataValue>),
     Consumer(ConsumerRecord),
     Share(ShareRecord),
+    Streams(StreamsRecord),
     /// A record type that this broker does not build.
     Other(i16),
 }
@@ -123,6 +129,7 @@ impl Record {
             }
             Self::Consumer(record) => record.encode(),
             Self::Share(record) => record.encode(),
+            Self::Streams(record) => record.encode(),
             Self::Other(_) => return None,
         })
     }
@@ -136,8 +143,11 @@ impl Record {
                 if let Some(record) = ConsumerRecord::decode(kind, key, value)? {
                     return Ok(Self::Consumer(record));
                 }
-                let share = ShareRecord::decode(kind, key, value)?;
-                Ok(share.map_or(Self::Other(kind), Self::Share))
+                if let Some(record) = ShareRecord::decode(kind, key, value)? {
+                    return Ok(Self::Share(record));
+                }
+                let streams = StreamsRecord::decode(kind, key, value)?;
+                Ok(streams.map_or(Self::Other(kind), Self::Streams))
             }
         }
     }
