@@ -7,7 +7,7 @@ use super::messages::{
 use super::node::{Effects, Raft};
 use super::roles::Role;
 use crate::env::planted;
-use crate::types::{LeaderEpoch, Millis};
+use crate::types::{LeaderEpoch, Millis, Offset};
 
 /// Between the successors that a resigning leader names.
 const TURN: Millis = 50;
@@ -232,6 +232,13 @@ impl Raft {
         if epoch == self.epoch {
             self.note_contact(replica, at);
         }
+    }
+
+    /// What a leader tells those who fetch: nothing before it has committed something in its epoch.
+    /// Until then others may know more, and a follower of Kafka's that is told less ends its process.
+    pub fn high_watermark_to_tell(&self) -> Option<Offset> {
+        let start = self.role.leader()?.epoch_start;
+        (self.high_watermark > start).then_some(self.high_watermark)
     }
 
     pub(super) fn raise_high_watermark(&mut self, log: &impl LogView, at: At, out: &mut Effects) {
