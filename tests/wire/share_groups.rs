@@ -128,10 +128,9 @@ fn life(talk: &mut Talk) {
         .with_acknowledge_types(vec![1, 2, 3]);
     let partition =
         acknowledge::AcknowledgePartition::default().with_acknowledgement_batches(vec![settled]);
-    let topics =
-        acknowledge::AcknowledgeTopic::default().with_topic_id(topic).with_partitions(vec![
-            partition,
-        ]);
+    let topics = acknowledge::AcknowledgeTopic::default()
+        .with_topic_id(topic)
+        .with_partitions(vec![partition]);
     let request = ShareAcknowledgeRequest::default()
         .with_group_id(Some(group("share-life")))
         .with_member_id(Some(text_of(MEMBER)))
@@ -188,9 +187,8 @@ fn state(talk: &mut Talk) {
             .with_leader_epoch(leader_epoch)
             .with_start_offset(offset)
             .with_state_batches(batches.collect());
-        let topic = write::WriteStateData::default()
-            .with_topic_id(topic)
-            .with_partitions(vec![partition]);
+        let topic =
+            write::WriteStateData::default().with_topic_id(topic).with_partitions(vec![partition]);
         WriteShareGroupStateRequest::default()
             .with_group_id(text_of("kept"))
             .with_topics(vec![topic])

@@ -204,7 +204,7 @@ impl Life {
         let answer = any.call(&request).await?;
         let found = answer.coordinators.first().ok_or("no coordinator in the answer")?;
         check("FindCoordinator", found.error_code)?;
-        Ok(open(&format!("{}:{}", found.host, found.port)).await?)
+        open(&format!("{}:{}", found.host, found.port)).await
     }
 
     /// What a refusal means for the member; an error ends the session with this coordinator.
@@ -425,14 +425,11 @@ async fn run(args: &Args) -> Outcome<bool> {
 }
 
 /// Restarts one broker and tells how long the groups stood still.
-async fn restart(
-    args: &Args,
-    groups: &[Arc<Group>],
-    broker: usize,
-    signal: &str,
-) -> Outcome<bool> {
+async fn restart(args: &Args, groups: &[Arc<Group>], broker: usize, signal: &str) -> Outcome<bool> {
     tokio::time::sleep(Duration::from_secs(args.settle_s)).await;
-    groups.iter().for_each(|group| group.mark());
+    for group in groups {
+        group.mark();
+    }
     let words: Vec<String> = args.restart.split(' ').map(str::to_owned).collect();
     let last = [broker.to_string(), signal.to_owned()];
     let begun = Instant::now();
@@ -468,11 +465,7 @@ async fn restart(
 }
 
 /// Fetches all offsets once more and compares them with what was acknowledged.
-async fn nothing_is_lost(
-    args: &Args,
-    groups: &[Arc<Group>],
-    members: &[Member],
-) -> Outcome<bool> {
+async fn nothing_is_lost(args: &Args, groups: &[Arc<Group>], members: &[Member]) -> Outcome<bool> {
     let client = Client::connect(&args.bootstrap[0], Options::default()).await?;
     let nodes = client.brokers();
     let mut checked = 0;
@@ -497,7 +490,8 @@ async fn nothing_is_lost(
     }
     let lost: Vec<_> = groups.iter().flat_map(|it| it.ledger.lock().lost.clone()).collect();
     let commits: i64 = groups.iter().flat_map(|it| it.ledger.lock().acknowledged.clone()).sum();
-    let what = format!("rolling: no committed offset is lost ({checked} offsets, {commits} commits)");
+    let what =
+        format!("rolling: no committed offset is lost ({checked} offsets, {commits} commits)");
     if lost.is_empty() && checked == args.groups * args.members {
         println!("ok {what}");
         return Ok(true);
