@@ -204,7 +204,7 @@ impl Life {
         let answer = any.call(&request).await?;
         let found = answer.coordinators.first().ok_or("no coordinator in the answer")?;
         check("FindCoordinator", found.error_code)?;
-        Ok(open(&format!("{}:{}", found.host, found.port)).await?)
+        open(&format!("{}:{}", found.host, found.port)).await
     }
 
     /// What a refusal means for the member; an error ends the session with this coordinator.
@@ -427,7 +427,9 @@ async fn run(args: &Args) -> Outcome<bool> {
 /// Restarts one broker and tells how long the groups stood still.
 async fn restart(args: &Args, groups: &[Arc<Group>], broker: usize, signal: &str) -> Outcome<bool> {
     tokio::time::sleep(Duration::from_secs(args.settle_s)).await;
-    groups.iter().for_each(|group| group.mark());
+    for group in groups {
+        group.mark();
+    }
     let words: Vec<String> = args.restart.split(' ').map(str::to_owned).collect();
     let last = [broker.to_string(), signal.to_owned()];
     let begun = Instant::now();

@@ -116,7 +116,7 @@ impl ConsumerGroup {
             patterns: OrdMap::new(),
             resolved: OrdMap::new(),
             assignors: OrdMap::new(),
-            target: Target::default(),
+            target: Target::before_first(1),
             holders: OrdMap::new(),
             classic_members: 0,
             classic_protocols: OrdMap::new(),

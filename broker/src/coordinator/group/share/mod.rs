@@ -73,11 +73,11 @@ impl ShareGroup {
     pub fn new(id: &str) -> Self {
         Self {
             id: id.into(),
-            epoch: 0,
+            epoch: 1,
             metadata_hash: 0,
             members: OrdMap::new(),
             topics: Topics::default(),
-            target: Target::before_first(0),
+            target: Target::before_first(1),
             states: Arc::default(),
             refresh: Refresh::default(),
             initializing_since: None,

@@ -83,20 +83,20 @@ impl World {
 #[test]
 fn partitions_are_assigned_once_their_state_is_kept() {
     let mut world = World::new(2);
-    assert_eq!(world.heartbeat("a", 0), Ok((1, Some(vec![]))));
+    assert_eq!(world.heartbeat("a", 0), Ok((2, Some(vec![]))), "Kafka counts from 1, too");
     let initialized = world.group.states.initialized.clone();
     assert_eq!(initialized, BTreeMap::from([(ID, ("t".to_owned(), BTreeSet::from([0, 1])))]));
-    assert_eq!(world.heartbeat("a", 1), Ok((2, Some(vec![0, 1]))));
-    assert_eq!(world.heartbeat("a", 2), Ok((2, None)), "no news");
+    assert_eq!(world.heartbeat("a", 2), Ok((3, Some(vec![0, 1]))));
+    assert_eq!(world.heartbeat("a", 3), Ok((3, None)), "no news");
 }
 
 #[test]
 fn members_share_partitions_and_those_that_go_leave_theirs_to_the_others() {
     let mut world = World::new(2);
     world.heartbeat("a", 0).unwrap();
-    world.heartbeat("a", 1).unwrap();
+    world.heartbeat("a", 2).unwrap();
     let (epoch, of_b) = world.heartbeat("b", 0).unwrap();
-    let (_, of_a) = world.heartbeat("a", 2).unwrap();
+    let (_, of_a) = world.heartbeat("a", 3).unwrap();
     assert_eq!((of_a.map(|it| it.len()), of_b.map(|it| it.len())), (Some(1), Some(1)));
     world.leave("b");
     let (_, all) = world.heartbeat("a", epoch).unwrap();
@@ -108,8 +108,8 @@ fn members_share_partitions_and_those_that_go_leave_theirs_to_the_others() {
 fn a_member_in_another_epoch_is_fenced_but_not_in_the_one_before() {
     let mut world = World::new(1);
     world.heartbeat("a", 0).unwrap();
-    world.heartbeat("a", 1).unwrap();
-    assert!(world.heartbeat("a", 1).is_ok(), "the answer may have been lost");
+    world.heartbeat("a", 2).unwrap();
+    assert!(world.heartbeat("a", 2).is_ok(), "the answer may have been lost");
     assert_eq!(world.heartbeat("a", 9).unwrap_err().code, ErrorCode::FencedMemberEpoch);
 }
 
