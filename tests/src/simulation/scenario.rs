@@ -95,6 +95,10 @@ pub const LEDGER: &str = "ledger";
 pub const OUTPUT: &str = "output";
 pub const TABLE: &str = "table";
 
+/// Internal topics.
+pub const OFFSETS: &str = "__consumer_offsets";
+pub const TRANSACTIONS: &str = "__transaction_state";
+
 /// How often a member of a group shows that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_millis(300);
 
@@ -268,14 +272,14 @@ fn ledger(random: &mut StdRng, name: &str) -> Topic {
 
 /// Its batches may lose records, and go.
 pub fn is_compacted(topic: &str) -> bool {
-    matches!(topic, TABLE | "__consumer_offsets" | "__transaction_state")
+    matches!(topic, TABLE | OFFSETS | TRANSACTIONS)
 }
 
 /// The internal topics as their coordinators would create them, but with small segments, which are
 /// compacted as soon as there is anything to gain.
 pub fn internal_topics(seed: u64) -> Vec<Topic> {
     let mut random = StdRng::seed_from_u64(seed ^ 0x0069_6e74_6572);
-    ["__consumer_offsets", "__transaction_state"]
+    [OFFSETS, TRANSACTIONS]
         .into_iter()
         .map(|name| Topic {
             name: name.to_owned(),
