@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 use super::call::{Asked, Call, TxnOffsetCommit};
 use super::classic::{Continuation, JoinCall, Slot, Timer, append_error};
+use super::conversation_consumer::topic_id;
 use super::effects::{Answer, Effects, TimerChange, Token};
 use super::kind::Group;
 use super::offsets::Write;
@@ -390,7 +391,9 @@ impl Conversation {
                     .with_generation_id(generation)
                     .with_producer_id(ProducerId(i64::from(words.number("producer", 7))))
                     .with_topics(topics.collect());
-                let call = TxnOffsetCommit { request, topic_ids: BTreeMap::new(), guard: None };
+                let names = request.topics.iter().map(|topic| topic.name.to_string());
+                let topic_ids = names.map(|name| (name.clone(), topic_id(&name))).collect();
+                let call = TxnOffsetCommit { request, topic_ids, guard: None };
                 self.call(client, Call::TxnOffsetCommit(Box::new(call)));
             }
             "end" => {

@@ -2,6 +2,7 @@
 
 use super::call::TxnOffsetCommit;
 use super::classic::Step;
+use super::consumer::ConsumerGroup;
 use super::effects::Answer;
 use super::kind::Group;
 use super::offsets;
@@ -46,9 +47,7 @@ impl Shard {
                 let (member, generation) = (&request.member_id, request.generation_id);
                 group.validate_transactional_commit(member, instance, generation)?;
             }
-            Some(Group::Consumer(group)) => {
-                group.validate_commit(&request.member_id, request.generation_id, None)?;
-            }
+            Some(Group::Consumer(group)) => validate_by_member(group, call)?,
             Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             None if request.generation_id < 0 => {}
             None => return Err(ErrorCode::IllegalGeneration),
@@ -64,4 +63,25 @@ impl Shard {
         step.effects.replay = true;
         Ok(Answer::TxnOffsetCommit(answer))
     }
+}
+
+/// A commit in an older epoch than the member's counts for what it had all the time since. That it
+/// does not is told in the word that producers know.
+fn validate_by_member(group: &ConsumerGroup, call: &TxnOffsetCommit) -> Result<(), ErrorCode> {
+    let request = &call.request;
+    let epoch = request.generation_id;
+    let in_their_words = |code| match code {
+        ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
+        other => other,
+    };
+    let member = group.validate_commit(&request.member_id, epoch, None).map_err(in_their_words)?;
+    let Some(member) = member else { return Ok(()) };
+    for topic in &request.topics {
+        let id = call.topic_ids.get(topic.name.as_str()).copied().unwrap_or_default();
+        for partition in &topic.partitions {
+            let index = partition.partition_index;
+            member.may_commit(id, index, epoch).map_err(in_their_words)?;
+        }
+    }
+    Ok(())
 }
