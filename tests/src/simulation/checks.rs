@@ -6,6 +6,7 @@
 //!   own high watermark reaches, for ever.
 //! - It is what the disk has, undamaged.
 //! - Who leads in the newest epoch has all of it.
+//! - The end of a transaction was decided before it was told.
 //! - The cluster's image at an offset is the same on all nodes.
 //!
 //! It looks every [`EVERY`], at published state, which the broker changes in steps that this cannot
@@ -23,8 +24,9 @@ use ottla_broker::replica::Partition;
 use ottla_broker::wire::records::{BatchView, Batches, crc32c};
 use uuid::Uuid;
 
+use super::decisions::Decisions;
 use super::node::Node;
-use super::scenario::is_compacted;
+use super::scenario::{TRANSACTIONS, is_compacted};
 
 /// In virtual time.
 pub const EVERY: Duration = Duration::from_millis(20);
@@ -81,6 +83,7 @@ pub struct Checks {
     /// The metadata log's.
     metadata: Committed,
     committed: BTreeMap<Key, Committed>,
+    decisions: Decisions,
     leaders: BTreeMap<(Key, i32), usize>,
     images: BTreeMap<i64, Arc<Image>>,
     controllers: BTreeMap<i32, i32>,
@@ -114,7 +117,7 @@ impl Checks {
                 self.replica(node, &partition)?;
             }
         }
-        Ok(())
+        self.decisions.judge(now)
     }
 
     /// The newest metadata that any node acted on: all nodes must come to have it.
@@ -263,6 +266,11 @@ impl Checks {
                         "corrupt: {id} on node {number} has a damaged batch at {base}, below its \
                          high watermark {high}"
                     ));
+                }
+                if &*id.topic == TRANSACTIONS {
+                    self.decisions.decided(&batch);
+                } else {
+                    self.decisions.told(&id.to_string(), &batch, self.looked_at);
                 }
                 if is_compacted(&id.topic) {
                     let same = committed.compare_records(&batch);

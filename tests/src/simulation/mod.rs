@@ -5,6 +5,7 @@
 //! and judges the history. docs/simulation.md says what is simulated and what is checked.
 
 mod checks;
+mod decisions;
 mod faults;
 mod groups;
 mod history;

@@ -95,6 +95,10 @@ pub const LEDGER: &str = "ledger";
 pub const OUTPUT: &str = "output";
 pub const TABLE: &str = "table";
 
+/// Internal topics.
+pub const OFFSETS: &str = "__consumer_offsets";
+pub const TRANSACTIONS: &str = "__transaction_state";
+
 /// How often a member of a group shows that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_millis(300);
 
@@ -143,6 +147,10 @@ impl Scenario {
         }
         if new.table {
             let mut table = ledger(&mut more, TABLE);
+            // Small, so that whoever is away for a moment misses a round of the cleaner.
+            table.configs.retain(|(name, _)| *name != "internal.segment.bytes");
+            let bytes = more.random_range(300..1_500).to_string();
+            table.configs.push(("internal.segment.bytes", bytes));
             table.configs.push(("cleanup.policy", "compact".to_owned()));
             table.configs.push(("min.cleanable.dirty.ratio", "0.01".to_owned()));
             ledgers.push(table);
@@ -243,7 +251,7 @@ fn more_extras(random: &mut StdRng) -> Extras {
         members: kind(random, 0.35),
         pipeline: kind(random, 0.35),
         transactions: random.random_bool(0.35),
-        table: random.random_bool(0.2),
+        table: random.random_bool(0.3),
         sharers: random.random_bool(0.25),
         ..Extras::default()
     }
@@ -268,14 +276,14 @@ fn ledger(random: &mut StdRng, name: &str) -> Topic {
 
 /// Its batches may lose records, and go.
 pub fn is_compacted(topic: &str) -> bool {
-    matches!(topic, TABLE | "__consumer_offsets" | "__transaction_state")
+    matches!(topic, TABLE | OFFSETS | TRANSACTIONS)
 }
 
 /// The internal topics as their coordinators would create them, but with small segments, which are
 /// compacted as soon as there is anything to gain.
 pub fn internal_topics(seed: u64) -> Vec<Topic> {
     let mut random = StdRng::seed_from_u64(seed ^ 0x0069_6e74_6572);
-    ["__consumer_offsets", "__transaction_state"]
+    [OFFSETS, TRANSACTIONS]
         .into_iter()
         .map(|name| Topic {
             name: name.to_owned(),
@@ -286,7 +294,7 @@ pub fn internal_topics(seed: u64) -> Vec<Topic> {
             configs: vec![
                 ("cleanup.policy", "compact".to_owned()),
                 ("file.delete.delay.ms", "1000".to_owned()),
-                ("internal.segment.bytes", random.random_range(6_000..16_000).to_string()),
+                ("internal.segment.bytes", random.random_range(2_500..8_000).to_string()),
                 ("min.cleanable.dirty.ratio", "0.01".to_owned()),
             ],
         })

@@ -304,12 +304,9 @@ impl Membership {
             .with_generation_id_or_member_epoch(self.epoch)
             .with_topics(vec![topic]);
         let Some(connection) = &mut self.connection else { return false };
-        let answer = match connection.call(&request, 9).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.connection = None;
-                return false;
-            }
+        let Ok(answer) = connection.call(&request, 9).await else {
+            self.connection = None;
+            return false;
         };
         let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
         let mut all = true;

@@ -21,6 +21,8 @@ const WORKERS: usize = 2;
 /// Their transactional ids begin with this.
 const ID: &str = "pipe";
 const PATIENCE: Duration = Duration::from_secs(6);
+/// In one batch.
+const MOST_VALUES: usize = 15;
 /// Longer than any pause: who pauses is thrown out of the group before.
 const TIMEOUT_MS: i32 = 20_000;
 
@@ -207,9 +209,13 @@ impl Worker {
                 outputs.entry(to).or_default().push(format!("{txn}:{partition}@{offset}"));
             }
         }
-        for (to, values) in outputs {
+        // A batch has to fit a segment.
+        let batches = outputs
+            .iter()
+            .flat_map(|(to, values)| values.chunks(MOST_VALUES).map(move |values| (*to, values)));
+        for (to, values) in batches {
             let place = (OUTPUT.to_owned(), to);
-            self.transactor.produce(&txn, &place, &values, PATIENCE).await.map_err(Some)?;
+            self.transactor.produce(&txn, &place, values, PATIENCE).await.map_err(Some)?;
             self.consumer.member.keep_alive().await;
             if self.chance(0.01) {
                 return Err(None);
