@@ -36,6 +36,7 @@ use crate::error::{ErrorCode, Fault};
 use crate::log::{LogDirOptions, LogDirs, TailCache};
 use crate::net::http::{self, Probe};
 use crate::net::{Bound, Metrics, Server};
+use crate::replica::peers::Peers;
 use crate::replica::{self, Partitions};
 use crate::share::Shares;
 use crate::share::persister::{Routed, ShareCoordinator};
@@ -383,6 +384,10 @@ fn start_transactions(
         env: env.clone(),
         settings: settings.clone(),
         image: metadata.shared(),
+        peers: Peers::new(
+            partitions.context.clone(),
+            format!("TxnMarkerSenderThread-{}", settings.node_id),
+        ),
         queue: markers.clone(),
         coordinator: Arc::downgrade(&coordinator),
         fresh_ids: Box::new(fresh_ids),

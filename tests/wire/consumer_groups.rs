@@ -13,8 +13,8 @@ use kafka_protocol::messages::offset_commit_request::{
 };
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
-    DeleteGroupsRequest, DescribeConfigsRequest, DescribeGroupsRequest, HeartbeatRequest,
+    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, DeleteGroupsRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, HeartbeatRequest,
     IncrementalAlterConfigsRequest, JoinGroupRequest, LeaveGroupRequest,
     ListConfigResourcesRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
     SyncGroupRequest,
@@ -53,9 +53,13 @@ pub fn alter(talk: &mut Talk, group: &str, key: &str, value: Option<&str>) {
 /// Assigns at once: when the next assignment is due is a matter of time else.
 fn at_once(talk: &mut Talk, group: &str) {
     alter(talk, group, "consumer.assignment.interval.ms", Some("0"));
-    // The broker acts on it once it has the record.
+    known(talk, group, "consumer.assignment.interval.ms");
+}
+
+/// Waits until the broker, which acts on a setting of a group once it has the record, has it.
+pub fn known(talk: &mut Talk, group: &str, key: &str) {
     for _ in 0..100 {
-        let answer = talk.call(4, &describing(group, &["consumer.assignment.interval.ms"]));
+        let answer = talk.call(4, &describing(group, &[key]));
         if answer.is_ok_and(|it| it.results[0].configs.iter().any(|it| it.config_source == 8)) {
             return;
         }

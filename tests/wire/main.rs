@@ -16,6 +16,7 @@ mod dirs;
 mod groups;
 mod hostile;
 mod records;
+mod share_groups;
 mod streams_groups;
 mod topics;
 mod transactions;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         dirs::CASES,
         groups::CASES,
         consumer_groups::CASES,
+        share_groups::CASES,
         streams_groups::CASES,
         transactions::CASES,
         hostile::CASES,

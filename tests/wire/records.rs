@@ -239,7 +239,7 @@ fn part(offset: i64) -> FetchPartition {
 }
 
 /// A topic with six batches of three records.
-fn filled(talk: &mut Talk, topic: &str) -> Uuid {
+pub fn filled(talk: &mut Talk, topic: &str) -> Uuid {
     make(talk, topic, 1);
     let id = id_of(talk, topic);
     for round in 0..6 {

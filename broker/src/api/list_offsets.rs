@@ -23,7 +23,7 @@ use crate::types::{NodeId, Offset};
 
 pub const API: Api = Api::new(ApiKey::ListOffsets, 1..=10).handled_by(handler!(handle));
 
-const LATEST: i64 = -1;
+pub const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;

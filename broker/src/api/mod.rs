@@ -74,6 +74,7 @@ pub mod share_acknowledge;
 pub mod share_fetch;
 pub mod share_group_describe;
 pub mod share_group_heartbeat;
+pub mod share_group_lag;
 pub mod share_group_offsets;
 pub mod share_group_state;
 pub mod streams_group_describe;

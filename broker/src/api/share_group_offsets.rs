@@ -1,35 +1,31 @@
-//! DescribeShareGroupOffsets 0, AlterShareGroupOffsets 0 and DeleteShareGroupOffsets 0: where share
+//! DescribeShareGroupOffsets 0 and 1, AlterShareGroupOffsets 0 and DeleteShareGroupOffsets 0: where share
 //! groups start in each partition, read and changed from outside.
 //!
 //! The group coordinator knows of which partitions the share coordinator keeps state; that is then
-//! asked. A group is changed only while it has no members. Deliberately absent: version 1 of the
-//! first, which tells how far behind a group is.
+//! asked. A group is changed only while it has no members. From version 1 on the first tells how far
+//! behind a group is, for which the leaders of the partitions are asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures::future::join_all;
+use bytes::{Bytes, BytesMut};
+use futures::future::{BoxFuture, join_all};
 use kafka_protocol::messages::alter_share_group_offsets_response::{
     AlterShareGroupOffsetsResponsePartition as Altered,
     AlterShareGroupOffsetsResponseTopic as AlteredTopic,
 };
 use kafka_protocol::messages::delete_share_group_offsets_response::DeleteShareGroupOffsetsResponseTopic as DeletedTopic;
 use kafka_protocol::messages::describe_share_group_offsets_request::DescribeShareGroupOffsetsRequestGroup as AskedGroup;
-use kafka_protocol::messages::describe_share_group_offsets_response::{
-    DescribeShareGroupOffsetsResponseGroup as DescribedGroup,
-    DescribeShareGroupOffsetsResponsePartition as DescribedPartition,
-    DescribeShareGroupOffsetsResponseTopic as DescribedTopic,
-};
 use kafka_protocol::messages::{
     AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsResponse, ApiKey,
     DeleteShareGroupOffsetsRequest, DeleteShareGroupOffsetsResponse,
-    DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsResponse, GroupId, TopicName,
+    DescribeShareGroupOffsetsRequest, GroupId,
 };
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Decodable as _, StrBytes};
 use uuid::Uuid;
 
 use super::share_group_heartbeat::{Starts, initialize};
-use super::{Api, Client, Reply, handler};
+use super::{Answer, Api, Client, Reply, Unreadable, handler, share_group_lag};
 use crate::broker::Broker;
 use crate::coordinator::group::call::Call;
 use crate::coordinator::group::effects::{ShareStates, answer_in_kind};
@@ -37,12 +33,23 @@ use crate::coordinator::group::share::Named;
 use crate::coordinator::share::records::ShareKey;
 use crate::coordinator::share::shard::{self, Summary, What};
 use crate::error::{ErrorCode, Refusal};
+use crate::types::TopicPartition;
+use crate::wire::message::Message as _;
+use crate::wire::share::{
+    DescribedGroup, DescribedOffsetsResponse, DescribedPartition, DescribedTopic,
+};
 
 pub const DESCRIBE: Api =
-    Api::new(ApiKey::DescribeShareGroupOffsets, 0..=0).handled_by(handler!(describe));
+    Api::new(ApiKey::DescribeShareGroupOffsets, 0..=1).handled_by(read_and_describe);
 pub const ALTER: Api = Api::new(ApiKey::AlterShareGroupOffsets, 0..=0).handled_by(handler!(alter));
 pub const DELETE: Api =
     Api::new(ApiKey::DeleteShareGroupOffsets, 0..=0).handled_by(handler!(delete));
+
+/// From this version on of DescribeShareGroupOffsets.
+const WITH_LAG: i16 = 1;
+
+/// How many records from its start on a group is done with, where that is known.
+type Done = Option<i32>;
 
 fn text(refusal: &Refusal) -> StrBytes {
     StrBytes::from_string(refusal.message.clone())
@@ -60,26 +67,34 @@ async fn keeper(broker: &Broker, group: &str, at: (Uuid, i32), what: What) -> sh
     broker.shares.coordinator().call(shard::Call { key, what }).await
 }
 
-async fn describe(
-    broker: &Arc<Broker>,
-    _: &Client,
-    request: DescribeShareGroupOffsetsRequest,
-) -> Reply<DescribeShareGroupOffsetsResponse> {
-    let broker = broker.clone();
-    Reply::later(async move {
-        let groups = request.groups.iter().map(|asked| describe_group(&broker, asked));
-        DescribeShareGroupOffsetsResponse::default().with_groups(join_all(groups).await)
+/// The request is the same in both versions; `kafka-protocol` knows the first.
+fn read_and_describe<'a>(
+    broker: &'a Arc<Broker>,
+    client: &'a Client,
+    mut body: Bytes,
+) -> BoxFuture<'a, Result<Answer, Unreadable>> {
+    let (broker, version) = (broker.clone(), client.version);
+    Box::pin(async move {
+        let request = DescribeShareGroupOffsetsRequest::decode(&mut body, 0)
+            .map_err(|error| Unreadable(format!("DescribeShareGroupOffsets: {error}")))?;
+        Ok(Answer::Later(Box::pin(async move {
+            let groups = request.groups.iter().map(|asked| describe_group(&broker, asked, version));
+            let groups = join_all(groups).await;
+            let mut body = BytesMut::new();
+            DescribedOffsetsResponse { throttle_time_ms: 0, groups }.encode(version, &mut body);
+            Ok(vec![body.freeze()])
+        })))
     })
 }
 
-async fn describe_group(broker: &Broker, asked: &AskedGroup) -> DescribedGroup {
+async fn describe_group(broker: &Arc<Broker>, asked: &AskedGroup, version: i16) -> DescribedGroup {
     let id = &asked.group_id;
-    let answer = DescribedGroup::default().with_group_id(id.clone());
+    let group = id.to_string();
     let states = match ask(broker, id, Call::ShareStates { group: id.clone() }).await {
         Ok(states) => states.states,
-        Err(refusal) => {
-            let code = refusal.code.code();
-            return answer.with_error_code(code).with_error_message(Some(text(&refusal)));
+        Err(Refusal { code, message, .. }) => {
+            let (error_code, error_message) = (code.code(), Some(message));
+            return DescribedGroup { group, error_code, error_message, ..Default::default() };
         }
     };
     let wanted: Vec<(String, Vec<i32>)> = match &asked.topics {
@@ -93,7 +108,39 @@ async fn describe_group(broker: &Broker, asked: &AskedGroup) -> DescribedGroup {
             .collect(),
     };
     let topics = wanted.iter().map(|(name, its)| describe_topic(broker, id, name, its));
-    answer.with_topics(join_all(topics).await)
+    let mut topics = join_all(topics).await;
+    if version >= WITH_LAG {
+        tell_lag(broker, &mut topics).await;
+    }
+    let topics = topics.into_iter().map(|(topic, _)| topic).collect();
+    DescribedGroup { group, topics, ..Default::default() }
+}
+
+/// Adds to where the group starts in each partition how far it is behind.
+async fn tell_lag(broker: &Arc<Broker>, topics: &mut [(DescribedTopic, Vec<Done>)]) {
+    let partitions = |(topic, done): &(DescribedTopic, Vec<Done>)| {
+        let known = topic.partitions.iter().zip(done).filter(|(_, done)| done.is_some());
+        known.map(|(it, _)| TopicPartition::new(&*topic.topic, it.partition)).collect::<Vec<_>>()
+    };
+    let ends = share_group_lag::ends(broker, topics.iter().flat_map(partitions).collect()).await;
+    for (topic, done) in topics {
+        for (partition, done) in topic.partitions.iter_mut().zip(done) {
+            let Some(done) = *done else { continue };
+            let at = TopicPartition::new(&*topic.topic, partition.partition);
+            match ends.get(&at) {
+                Some(Ok(end)) => partition.lag = end - partition.start - i64::from(done),
+                Some(Err(code)) => {
+                    *partition = refused(partition.partition, Refusal::from(*code));
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+fn refused(partition: i32, refusal: Refusal) -> DescribedPartition {
+    let (error_code, error_message) = (refusal.code.code(), Some(refusal.message));
+    DescribedPartition { partition, start: -1, error_code, error_message, ..Default::default() }
 }
 
 async fn describe_topic(
@@ -101,36 +148,27 @@ async fn describe_topic(
     group: &GroupId,
     name: &str,
     partitions: &[i32],
-) -> DescribedTopic {
+) -> (DescribedTopic, Vec<Done>) {
     let topic_id = broker.image.load().topic(name).map(|topic| topic.id);
-    let answer = DescribedTopic::default()
-        .with_topic_name(TopicName(StrBytes::from_string(name.to_owned())))
-        .with_topic_id(topic_id.unwrap_or_default());
     let one = |partition: i32| async move {
-        let blank = DescribedPartition::default().with_partition_index(partition);
         let Some(topic_id) = topic_id else {
-            let refusal = Refusal::from(ErrorCode::UnknownTopicOrPartition);
-            let code = refusal.code.code();
-            return blank
-                .with_start_offset(-1)
-                .with_error_code(code)
-                .with_error_message(Some(text(&refusal)));
+            return (refused(partition, ErrorCode::UnknownTopicOrPartition.into()), None);
         };
         match keeper(broker, group, (topic_id, partition), What::Summarize).await {
-            shard::Answer::Summary(Ok(Summary { start, leader_epoch, .. })) => {
-                blank.with_start_offset(start).with_leader_epoch(leader_epoch)
+            shard::Answer::Summary(Ok(Summary { start, leader_epoch, done, .. })) => {
+                let known = (start >= 0 && done >= 0).then_some(done);
+                let it =
+                    DescribedPartition { partition, start, leader_epoch, ..Default::default() };
+                (it, known)
             }
-            shard::Answer::Summary(Err(refusal)) => {
-                let code = refusal.code.code();
-                blank
-                    .with_start_offset(-1)
-                    .with_error_code(code)
-                    .with_error_message(Some(text(&refusal)))
-            }
-            _ => blank.with_start_offset(-1).with_error_code(-1),
+            shard::Answer::Summary(Err(refusal)) => (refused(partition, refusal), None),
+            _ => (refused(partition, ErrorCode::UnknownServerError.into()), None),
         }
     };
-    answer.with_partitions(join_all(partitions.iter().map(|it| one(*it))).await)
+    let described = join_all(partitions.iter().map(|it| one(*it))).await;
+    let (partitions, done) = described.into_iter().unzip();
+    let topic_id = topic_id.unwrap_or_default();
+    (DescribedTopic { topic: name.to_owned(), topic_id, partitions }, done)
 }
 
 async fn alter(

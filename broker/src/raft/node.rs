@@ -127,6 +127,14 @@ impl Raft {
         self.high_watermark
     }
 
+    /// What a leader tells those who fetch: nothing before it has committed something in its epoch.
+    /// Until then others may know better than it does, and a follower of Kafka's does not live on
+    /// when it is told less than it knows.
+    pub fn high_watermark_to_tell(&self) -> Option<Offset> {
+        let leader = self.role.leader()?;
+        (self.high_watermark > leader.epoch_start).then_some(self.high_watermark)
+    }
+
     pub fn voters(&self) -> &History {
         &self.voters
     }

@@ -45,6 +45,8 @@ pub struct Status {
     /// All below is durable here.
     pub end: Offset,
     pub high_watermark: Offset,
+    /// What those who fetch are told of it: see [`Raft::high_watermark_to_tell`].
+    pub told: Option<Offset>,
 }
 
 pub struct Quorum {
@@ -441,6 +443,7 @@ impl Quorum {
             leads: own,
             end: self.log.end_offset(),
             high_watermark: self.raft.high_watermark(),
+            told: self.raft.high_watermark_to_tell(),
         };
         let before = self.status.borrow().clone();
         if (before.epoch, before.leader) != (status.epoch, status.leader) {

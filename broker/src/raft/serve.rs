@@ -281,9 +281,12 @@ impl Handle {
         let mut status = self.status.clone();
         let epoch = status.borrow().epoch;
         // The high watermark that the fetcher has by now, if it does not say.
-        let told = told.min(from).min(status.borrow().high_watermark);
+        let told = told.min(from).min(status.borrow().told.unwrap_or(-1));
         let news = status.wait_for(|it| {
-            !it.leads || it.epoch != epoch || it.end > from || it.high_watermark.min(from) > told
+            !it.leads
+                || it.epoch != epoch
+                || it.end > from
+                || it.told.is_some_and(|mark| mark.min(from) > told)
         });
         // Time-outs and changes are told apart by what is there.
         let _ = tokio::time::timeout(wait, news).await.map(|changed| changed.map(drop));
@@ -310,7 +313,7 @@ impl Handle {
 
     fn partition(&self) -> PartitionData {
         let status = self.status.borrow();
-        let mark = status.high_watermark;
+        let mark = status.told.unwrap_or(-1);
         let leader = LeaderIdAndEpoch::default()
             .with_leader_id(BrokerId(status.leader.unwrap_or(-1)))
             .with_leader_epoch(status.epoch);

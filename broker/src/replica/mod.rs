@@ -16,6 +16,7 @@ pub mod log_config;
 pub mod moves;
 pub mod partition;
 pub mod partitions;
+pub mod peers;
 #[cfg(feature = "simulation")]
 mod planted;
 pub mod producer_ids;

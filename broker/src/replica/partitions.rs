@@ -83,8 +83,7 @@ impl Partitions {
     pub fn start(start: Start<'_>) -> Arc<Self> {
         let Start { env, settings, log_dirs, image, link, membership } = start;
         let context = Context::new(env, settings.clone(), image, membership);
-        let listener = settings.listeners.inter_broker.clone();
-        let leaders = Arc::new(OverNetwork::new(context.clone(), listener));
+        let leaders = Arc::new(OverNetwork::new(context.clone()));
         let partitions = Self::new(context, log_dirs, link.clone());
         partitions.run(link, leaders);
         partitions

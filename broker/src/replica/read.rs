@@ -25,7 +25,7 @@ use super::partition::Partition;
 use super::partitions::Partitions;
 use super::sessions::{Asked, Fetch, Told};
 use crate::controller::image::Image;
-use crate::env::planted;
+use crate::env::{Env, planted};
 use crate::error::ErrorCode;
 use crate::log::{self, ReadError};
 use crate::types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
@@ -300,16 +300,9 @@ impl Serving {
         from: Offset,
         records: &[u8],
     ) -> Result<Vec<AbortedTransaction>, ErrorCode> {
-        let last = Batches::new(records).map_while(Result::ok).last();
-        let Some(up_to) = last.map(|batch| batch.next_offset()) else { return Ok(Vec::new()) };
-        let found = if let Some(found) = partition.log().aborted(from, up_to) {
-            found
-        } else {
-            let log = partition.log();
-            let cold = move || log.aborted_cold(from, up_to);
-            let found = self.partitions.context.env.blocking(cold).await;
-            found.map_err(|error| unreadable(partition, error))?
-        };
+        let env = &self.partitions.context.env;
+        let found = aborted(env, partition, from, records).await;
+        let found = found.map_err(|error| unreadable(partition, error))?;
         let told = |it: &log::AbortedTransaction| {
             AbortedTransaction::default()
                 .with_producer_id(ProducerId(it.producer_id))
@@ -418,7 +411,24 @@ impl Serving {
     }
 }
 
-fn unreadable(partition: &Partition, error: ReadError) -> ErrorCode {
+/// The transactions that were aborted among `records`, which were read from `from` on.
+pub async fn aborted(
+    env: &Env,
+    partition: &Partition,
+    from: Offset,
+    records: &[u8],
+) -> Result<Vec<log::AbortedTransaction>, ReadError> {
+    let last = Batches::new(records).map_while(Result::ok).last();
+    let Some(up_to) = last.map(|batch| batch.next_offset()) else { return Ok(Vec::new()) };
+    let log = partition.log();
+    match log.aborted(from, up_to) {
+        Some(found) => Ok(found),
+        None => env.blocking(move || log.aborted_cold(from, up_to)).await,
+    }
+}
+
+/// The code for a reader; what the disk has to say is logged.
+pub fn unreadable(partition: &Partition, error: ReadError) -> ErrorCode {
     match error {
         ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         ReadError::Storage(why) => {

@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 };
 
 use super::context::Context;
+use super::peers::Peers;
 use crate::controller::ControllerLink;
 use crate::net::peer::Peer;
 use crate::types::NodeId;
@@ -77,33 +78,25 @@ impl ToController for ControllerLink {
     }
 }
 
-/// Leaders over the network, on the listener between brokers, where the image says they are.
+/// Leaders over the network.
 pub struct OverNetwork {
-    context: Arc<Context>,
-    listener: String,
+    peers: Peers,
+    timeout: Duration,
 }
 
 impl OverNetwork {
-    pub fn new(context: Arc<Context>, listener: String) -> Self {
-        Self { context, listener }
+    pub fn new(context: Arc<Context>) -> Self {
+        let timeout = context.settings.replica_socket_timeout;
+        let client_id = format!("broker-{}-fetcher", context.me);
+        Self { peers: Peers::new(context, client_id), timeout }
     }
 }
 
 #[async_trait]
 impl Leaders for OverNetwork {
     async fn connect(&self, leader: NodeId) -> Result<Arc<dyn RemoteLeader>, Failure> {
-        let image = self.context.image.load_full();
-        let endpoint = image
-            .broker(leader)
-            .and_then(|broker| broker.endpoint(&self.listener))
-            .ok_or_else(|| format!("broker {leader} has no listener {}", self.listener))?;
-        let client_id = format!("broker-{}-fetcher", self.context.me);
-        let timeout = self.context.settings.socket_connection_setup_timeout;
-        let env = &self.context.env;
-        let peer = Peer::connect(env, &endpoint.host, endpoint.port, &client_id, timeout).await;
-        let peer = peer.map_err(|error| error.to_string())?;
-        let timeout = self.context.settings.replica_socket_timeout;
-        Ok(Arc::new(Connected { peer, timeout }))
+        let peer = self.peers.connect(leader).await?;
+        Ok(Arc::new(Connected { peer, timeout: self.timeout }))
     }
 }
 

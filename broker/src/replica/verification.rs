@@ -19,13 +19,14 @@ use kafka_protocol::messages::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, ProducerId, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::context::Context;
 use super::partition::Partition;
+use super::peers::Peers;
 use crate::error::{ErrorCode, Refusal};
 use crate::log::Guard;
-use crate::net::peer::{Peer, PeerError};
+use crate::net::peer::PeerError;
 use crate::types::{NO_LEADER, NodeId, TopicPartition};
 use crate::wire::records::NO_SEQUENCE;
 
@@ -82,7 +83,7 @@ pub struct Verifier {
 
 impl Verifier {
     pub fn new(context: Arc<Context>) -> Self {
-        let over_network = OverNetwork { context: context.clone(), peers: Mutex::default() };
+        let over_network = OverNetwork::new(context.clone());
         Self { context, coordinators: RwLock::new(Arc::new(over_network)) }
     }
 
@@ -278,33 +279,17 @@ fn told(code: ErrorCode, supports: Supports) -> Refusal {
     }
 }
 
-/// Coordinators on the listener between brokers, where the image says they are.
+/// Coordinators on other brokers.
 struct OverNetwork {
-    context: Arc<Context>,
-    /// At most one to each broker.
-    peers: Mutex<BTreeMap<NodeId, Peer>>,
+    peers: Peers,
+    timeout: Duration,
 }
 
 impl OverNetwork {
-    async fn peer(&self, node: NodeId) -> Result<Peer, String> {
-        let open = self.peers.lock().get(&node).filter(|peer| !peer.is_closed()).cloned();
-        if let Some(peer) = open {
-            return Ok(peer);
-        }
-        let settings = &self.context.settings;
-        let image = self.context.image.load_full();
-        let listener = &settings.listeners.inter_broker;
-        let endpoint = image
-            .broker(node)
-            .and_then(|broker| broker.endpoint(listener))
-            .ok_or_else(|| format!("broker {node} has no listener {listener}"))?;
-        let client_id = format!("AddPartitionsToTxnSenderThread-{}", self.context.me);
-        let timeout = settings.socket_connection_setup_timeout;
-        let env = &self.context.env;
-        let peer = Peer::connect(env, &endpoint.host, endpoint.port, &client_id, timeout).await;
-        let peer = peer.map_err(|error| error.to_string())?;
-        self.peers.lock().insert(node, peer.clone());
-        Ok(peer)
+    fn new(context: Arc<Context>) -> Self {
+        let timeout = context.settings.request_timeout;
+        let client_id = format!("AddPartitionsToTxnSenderThread-{}", context.me);
+        Self { peers: Peers::new(context, client_id), timeout }
     }
 }
 
@@ -315,14 +300,13 @@ impl Coordinators for OverNetwork {
         coordinator: NodeId,
         request: AddPartitionsToTxnRequest,
     ) -> Result<AddPartitionsToTxnResponse, Silence> {
-        let peer = self.peer(coordinator).await.map_err(Silence::Failed)?;
+        let peer = self.peers.get(coordinator).await.map_err(Silence::Failed)?;
         let version = match peer.version_of::<AddPartitionsToTxnRequest>() {
             Ok(version) if version >= FOR_BROKERS => version,
             Ok(_) | Err(PeerError::Unsupported(..)) => return Err(Silence::CannotTell),
             Err(error) => return Err(Silence::Failed(error.to_string())),
         };
-        let timeout: Duration = self.context.settings.request_timeout;
-        let answer = peer.call_at(version, request, timeout).await;
+        let answer = peer.call_at(version, request, self.timeout).await;
         answer.map_err(|error| Silence::Failed(error.to_string()))
     }
 }

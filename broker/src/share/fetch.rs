@@ -19,9 +19,10 @@ use super::settings::GroupConfig;
 use super::shares::Shares;
 use super::slot::{Slot, Stage};
 use crate::error::{ErrorCode, Refusal};
-use crate::log::ReadError;
+use crate::log::AbortedTransaction;
+use crate::replica::read::{aborted, unreadable};
 use crate::types::Offset;
-use crate::wire::records::Batches;
+use crate::wire::records::{BatchView, Batches};
 
 /// What one ShareFetch wants.
 #[derive(Debug, Clone)]
@@ -47,6 +48,36 @@ pub struct Fetched {
 
 /// The outcome for those partitions that have one.
 pub type Outcome = Vec<(TopicIdPartition, Result<Fetched, Refusal>)>;
+
+/// What the log has for a fetch: whole batches, and for a read-committed group the transactions
+/// among them that were aborted.
+#[derive(Debug, Default)]
+struct Found {
+    records: Bytes,
+    aborted: Vec<AbortedTransaction>,
+}
+
+impl Found {
+    fn batches(&self) -> Vec<LogBatch> {
+        let is_aborted = |batch: &BatchView<'_>| {
+            let (producer_id, base) = (batch.producer_id(), batch.base_offset());
+            batch.is_transactional()
+                && !batch.is_control()
+                && self.aborted.iter().any(|it| {
+                    it.producer_id == producer_id
+                        && (it.first_offset..it.last_offset).contains(&base)
+                })
+        };
+        Batches::new(&self.records)
+            .map_while(Result::ok)
+            .map(|it| LogBatch {
+                base: it.base_offset(),
+                last: it.last_offset(),
+                aborted: is_aborted(&it),
+            })
+            .collect()
+    }
+}
 
 /// A fetch's turn at one share partition; over when it is dropped.
 struct Turn {
@@ -137,7 +168,7 @@ impl Serving<'_> {
         let (mut found, mut bytes, mut failed) = (Vec::with_capacity(turns.len()), 0, false);
         for turn in turns {
             let read = self.read(&turn, share + std::mem::take(&mut rest)).await;
-            bytes += read.as_ref().map_or(0, Bytes::len);
+            bytes += read.as_ref().map_or(0, |found| found.records.len());
             failed |= read.is_err();
             found.push((turn, read));
         }
@@ -179,7 +210,7 @@ impl Serving<'_> {
         turns
     }
 
-    async fn read(&self, turn: &Turn, limit: usize) -> Result<Bytes, Refusal> {
+    async fn read(&self, turn: &Turn, limit: usize) -> Result<Found, Refusal> {
         let partition = &turn.slot.partition;
         partition.check_leader(turn.slot.epoch).map_err(|_| ErrorCode::NotLeaderOrFollower)?;
         let up_to = if self.read_committed {
@@ -187,37 +218,34 @@ impl Serving<'_> {
         } else {
             partition.high_watermark()
         };
-        let from = turn.from;
-        let read = match partition.log().read(from, limit, up_to, true) {
+        let env = &self.shares.partitions.context.env;
+        let (from, log) = (turn.from, partition.log());
+        let read = match log.read(from, limit, up_to, true) {
             Ok(Some(records)) => Ok(records),
-            Ok(None) => {
-                let log = partition.log();
-                let read = move || log.read_cold(from, limit, up_to, true);
-                self.shares.partitions.context.env.blocking(read).await
-            }
+            Ok(None) => env.blocking(move || log.read_cold(from, limit, up_to, true)).await,
             Err(error) => Err(error),
         };
-        read.map_err(|error| match error {
-            ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange.into(),
-            ReadError::Storage(why) => {
-                tracing::error!(partition = %partition.id, why, "cannot be read");
-                ErrorCode::KafkaStorageError.into()
-            }
-        })
+        let records = read.map_err(|error| unreadable(partition, error))?;
+        if !self.read_committed || records.is_empty() {
+            return Ok(Found { records, aborted: Vec::new() });
+        }
+        let aborted = aborted(env, partition, from, &records).await;
+        let aborted = aborted.map_err(|error| unreadable(partition, error))?;
+        Ok(Found { records, aborted })
     }
 
     fn acquire(
         &self,
         turn: &Turn,
-        read: Result<Bytes, Refusal>,
+        read: Result<Found, Refusal>,
         left: &mut i64,
         limits: &Limits,
     ) -> Result<Fetched, Refusal> {
         let slot = &turn.slot;
         let mut inner = slot.inner.lock();
         let Stage::Active(partition) = &mut inner.stage else { return Ok(Fetched::default()) };
-        let records = match read {
-            Ok(records) => records,
+        let found = match read {
+            Ok(found) => found,
             Err(refusal) if refusal.code == ErrorCode::OffsetOutOfRange => {
                 // The log begins later now. There is no error that the member could do without.
                 partition.log_start_moved(slot.partition.log().start_offset());
@@ -226,10 +254,6 @@ impl Serving<'_> {
             }
             Err(refusal) => return Err(refusal),
         };
-        let log: Vec<LogBatch> = Batches::new(&records)
-            .map_while(Result::ok)
-            .map(|it| LogBatch { base: it.base_offset(), last: it.last_offset(), aborted: false })
-            .collect();
         let ask = Ask {
             member: self.ask.member.as_str().into(),
             mode: self.ask.mode,
@@ -237,13 +261,13 @@ impl Serving<'_> {
             max_records: *left,
             from: turn.from,
         };
-        let got = partition.acquire(&ask, &log, limits, self.shares.now());
+        let got = partition.acquire(&ask, &found.batches(), limits, self.shares.now());
         self.shares.schedule(slot, &mut inner);
         let (Some(first), Some(last)) = (got.records.first(), got.records.last()) else {
             return Ok(Fetched::default());
         };
         *left -= got.count;
-        let records = cut(&records, first.first, last.last);
+        let records = cut(&found.records, first.first, last.last);
         drop(inner);
         // Others may want what is left of it.
         slot.changed.wake();

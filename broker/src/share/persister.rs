@@ -5,23 +5,20 @@
 //! loading, a connection that broke) is tried again for [`PATIENCE`]; after that the refusal goes to
 //! whoever asked. A write that was lost on the way is safe to repeat: states only go forward.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
-use parking_lot::Mutex;
 
 use crate::coordinator::runtime::Coordinator;
 use crate::coordinator::share::SHARE_STATE_TOPIC;
 use crate::coordinator::share::records::StateBatch;
 use crate::coordinator::share::shard::{Answer, Call, Shard, State, Summary, What};
 use crate::error::{ErrorCode, Refusal};
-use crate::net::peer::Peer;
 use crate::replica::context::Context;
-use crate::types::NodeId;
+use crate::replica::peers::Peers;
 use crate::wire::message::Message;
 use crate::wire::share as wire;
 
@@ -43,12 +40,13 @@ pub trait Persister: Send + Sync + 'static {
 pub struct Routed {
     context: Arc<Context>,
     coordinator: Arc<ShareCoordinator>,
-    peers: Mutex<BTreeMap<NodeId, Peer>>,
+    peers: Peers,
 }
 
 impl Routed {
     pub fn new(context: Arc<Context>, coordinator: Arc<ShareCoordinator>) -> Self {
-        Self { context, coordinator, peers: Mutex::default() }
+        let client_id = format!("broker-{}-share", context.me);
+        Self { peers: Peers::new(context.clone(), client_id), context, coordinator }
     }
 
     async fn try_call(&self, call: &Call) -> Result<Answer, Refusal> {
@@ -64,34 +62,15 @@ impl Routed {
         if leader == self.context.me {
             return Ok(self.coordinator.call_partition(partition, call.clone()).await.await);
         }
-        let peer = self.peer(leader).await?;
+        let unreachable = |why| Refusal::new(ErrorCode::CoordinatorNotAvailable, why);
+        let peer = self.peers.get(leader).await.map_err(unreachable)?;
         let (key, version, body) = encode(call);
         let answer = peer.call_raw(key as i16, version, vec![body], CALL_TIMEOUT).await;
         let answer = answer.map_err(|error| {
-            self.peers.lock().remove(&leader);
-            Refusal::new(ErrorCode::CoordinatorNotAvailable, error.to_string())
+            self.peers.forget(leader);
+            unreachable(error.to_string())
         })?;
         decode(call, &answer)
-    }
-
-    async fn peer(&self, node: NodeId) -> Result<Peer, Refusal> {
-        if let Some(peer) = self.peers.lock().get(&node).filter(|peer| !peer.is_closed()) {
-            return Ok(peer.clone());
-        }
-        let settings = &self.context.settings;
-        let image = self.context.image.load_full();
-        let endpoint = image
-            .broker(node)
-            .and_then(|broker| broker.endpoint(&settings.listeners.inter_broker))
-            .ok_or(ErrorCode::CoordinatorNotAvailable)?;
-        let client_id = format!("broker-{}-share", self.context.me);
-        let timeout = settings.socket_connection_setup_timeout;
-        let env = &self.context.env;
-        let peer = Peer::connect(env, &endpoint.host, endpoint.port, &client_id, timeout).await;
-        let peer = peer
-            .map_err(|error| Refusal::new(ErrorCode::CoordinatorNotAvailable, error.to_string()))?;
-        self.peers.lock().insert(node, peer.clone());
-        Ok(peer)
     }
 }
 

@@ -29,6 +29,7 @@ use crate::coordinator::share::records::ShareKey;
 use crate::coordinator::share::shard::{Answer, Call, Changes, State, UNINITIALIZED, What};
 use crate::env;
 use crate::error::{ErrorCode, Refusal};
+use crate::replica::peers::Peers;
 use crate::replica::{LeadershipListener, Partition, Partitions};
 use crate::types::{LeaderEpoch, Millis, Offset, TopicPartition};
 
@@ -42,6 +43,7 @@ pub struct Shares {
     me: Weak<Self>,
     pub partitions: Arc<Partitions>,
     pub sessions: Mutex<Sessions>,
+    pub leaders: Peers,
     persister: Arc<dyn Persister>,
     slots: Mutex<BTreeMap<ShareKey, Arc<Slot>>>,
     board: Board,
@@ -76,8 +78,11 @@ impl Shares {
     pub fn start(partitions: Arc<Partitions>, persister: Arc<dyn Persister>) -> Arc<Self> {
         let most = partitions.context.settings.share_max_sessions;
         let sessions = Sessions::new(usize::try_from(most).unwrap_or(0));
+        let context = partitions.context.clone();
+        let client_id = format!("broker-{}-share-lag", context.me);
         let shares = Arc::new_cyclic(|me: &Weak<Self>| Self {
             me: me.clone(),
+            leaders: Peers::new(context, client_id),
             partitions,
             sessions: Mutex::new(sessions),
             persister,
@@ -94,8 +99,7 @@ impl Shares {
         self.board.changed.notify_one();
         let task = self.task.lock().take();
         if let Some(task) = task {
-            // An error is a panic of the task, which has been reported.
-            let _ = task.await;
+            let _ = task.await; // a panic has been reported
         }
         let all: Vec<ShareKey> = self.slots.lock().keys().cloned().collect();
         for key in all {

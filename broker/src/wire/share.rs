@@ -163,6 +163,31 @@ crate::message! {
         batches: Vec<StateBatch> [from 0],
     }
 
+    /// The answer to DescribeShareGroupOffsets, key 90. `kafka-protocol` has no lag.
+    pub struct DescribedOffsetsResponse (0, 1, flexible 0) {
+        throttle_time_ms: i32 [from 0],
+        groups: Vec<DescribedGroup> [from 0],
+    }
+    pub struct DescribedGroup {
+        group: String [from 0],
+        topics: Vec<DescribedTopic> [from 0],
+        error_code: i16 [from 0],
+        error_message: Option<String> [from 0],
+    }
+    pub struct DescribedTopic {
+        topic: String [from 0],
+        topic_id: Uuid [from 0],
+        partitions: Vec<DescribedPartition> [from 0],
+    }
+    pub struct DescribedPartition {
+        partition: i32 [from 0],
+        start: Offset [from 0],
+        leader_epoch: LeaderEpoch [from 0],
+        lag: i64 [from 1, default -1],
+        error_code: i16 [from 0],
+        error_message: Option<String> [from 0],
+    }
+
     /// DeleteShareGroupState, key 86.
     pub struct DeleteStateRequest (0, 0, flexible 0) {
         group: String [from 0],

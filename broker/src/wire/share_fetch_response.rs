@@ -124,7 +124,7 @@ mod tests {
             .with_error_message(Some(text("why")))
             .with_acknowledge_error_code(121)
             .with_current_leader(
-                theirs::LeaderIdAndEpoch::default().with_leader_id(2.into()).with_leader_epoch(8),
+                theirs::LeaderIdAndEpoch::default().with_leader_id(2).with_leader_epoch(8),
             )
             .with_records(Some(records))
             .with_acquired_records(vec![
@@ -135,7 +135,7 @@ mod tests {
             ]);
         let empty = theirs::PartitionData::default()
             .with_records(Some(Bytes::new()))
-            .with_current_leader(theirs::LeaderIdAndEpoch::default().with_leader_id(0.into()));
+            .with_current_leader(theirs::LeaderIdAndEpoch::default().with_leader_id(0));
         let topic = theirs::ShareFetchableTopicResponse::default()
             .with_topic_id(topic_id)
             .with_partitions(vec![full, empty]);

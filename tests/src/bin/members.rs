@@ -11,17 +11,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
 use clap::{Parser, ValueEnum};
-use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
-use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
-use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
-use kafka_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
-    ListGroupsRequest, SyncGroupRequest, TopicName,
-};
+use kafka_protocol::messages::{GroupId, HeartbeatRequest, ListGroupsRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use ottla_client::{Admin, Client, Connection, NewTopic, Options};
+use ottla_tests::group::Member;
 use parking_lot::Mutex;
 
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -74,15 +68,6 @@ impl Known {
     }
 }
 
-#[derive(Clone)]
-struct Member {
-    number: usize,
-    group: GroupId,
-    topic: TopicName,
-    partitions: i32,
-    known: Arc<Known>,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
@@ -122,7 +107,7 @@ async fn run(args: &Args) -> Outcome<Duration> {
         group: GroupId(StrBytes::from_string(group.clone())),
         topic: TopicName(StrBytes::from_string(topic)),
         partitions: args.partitions,
-        known: known.clone(),
+        session_ms: 45_000,
     };
     // Connections first: how fast they are made is another question.
     let mut connections = Vec::with_capacity(args.members);
@@ -132,11 +117,11 @@ async fn run(args: &Args) -> Outcome<Duration> {
     let start = Instant::now();
     for (number, connection) in connections.into_iter().enumerate() {
         let member = Member { number, ..member.clone() };
-        let protocol = args.protocol;
+        let (protocol, known) = (args.protocol, known.clone());
         tokio::spawn(async move {
             let ended = match protocol {
-                Protocol::Classic => classic(&member, &connection).await,
-                Protocol::Consumer => consumer(&member, &connection).await,
+                Protocol::Classic => classic(&member, &known, &connection).await,
+                Protocol::Consumer => consumer(&member, &known, &connection).await,
             };
             if let Err(error) = ended {
                 eprintln!("member {number} ends: {error}");
@@ -162,45 +147,31 @@ async fn open(address: &str) -> Outcome<Connection> {
     Ok(Connection::open(address, "members", TIMEOUT, TIMEOUT).await?)
 }
 
-async fn consumer(member: &Member, connection: &Connection) -> Outcome<()> {
+async fn consumer(member: &Member, known: &Known, connection: &Connection) -> Outcome<()> {
     let id = StrBytes::from_string(format!("member-{:05}", member.number));
-    let mut request = ConsumerGroupHeartbeatRequest::default()
-        .with_group_id(member.group.clone())
-        .with_member_id(id.clone())
-        .with_rebalance_timeout_ms(300_000)
-        .with_subscribed_topic_names(Some(vec![member.topic.clone()]))
-        .with_topic_partitions(Some(Vec::new()));
+    let mut request = member.arriving(&id);
     loop {
         let answer = connection.call(&request).await?;
         if answer.error_code != 0 {
             let message = answer.error_message.as_deref().unwrap_or_default();
             return Err(format!("{} {message}", answer.error_code).into());
         }
-        request = ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(member.group.clone())
-            .with_member_id(id.clone())
-            .with_member_epoch(answer.member_epoch);
-        if let Some(assignment) = answer.assignment {
-            // What it has to give up it has given up at once, and says so at once.
-            member.known.clear(member.number);
-            let owned = assignment.topic_partitions.into_iter().map(|topic| {
-                TopicPartitions::default()
-                    .with_topic_id(topic.topic_id)
-                    .with_partitions(topic.partitions)
-            });
-            request.topic_partitions = Some(owned.collect());
+        request = member.following(&id, &answer);
+        if answer.assignment.is_some() {
+            // It has given up at once what it had to.
+            known.clear(member.number);
             continue;
         }
-        member.known.set(member.number, answer.member_epoch);
+        known.set(member.number, answer.member_epoch);
         tokio::time::sleep(Duration::from_millis(answer.heartbeat_interval_ms.max(1) as u64)).await;
     }
 }
 
-async fn classic(member: &Member, connection: &Connection) -> Outcome<()> {
+async fn classic(member: &Member, known: &Known, connection: &Connection) -> Outcome<()> {
     let mut id = StrBytes::default();
     loop {
-        member.known.clear(member.number);
-        let joined = connection.call(&joining(member, &id)).await?;
+        known.clear(member.number);
+        let joined = connection.call(&member.joining(&id)).await?;
         if joined.error_code == MEMBER_ID_REQUIRED {
             id = joined.member_id;
             continue;
@@ -212,14 +183,14 @@ async fn classic(member: &Member, connection: &Connection) -> Outcome<()> {
             return Err(format!("JoinGroup: {}", joined.error_code).into());
         }
         id = joined.member_id.clone();
-        let synced = connection.call(&syncing(member, &joined)).await?;
+        let synced = connection.call(&member.syncing(&joined)).await?;
         if synced.error_code == REBALANCE_IN_PROGRESS {
             continue;
         }
         if synced.error_code != 0 {
             return Err(format!("SyncGroup: {}", synced.error_code).into());
         }
-        member.known.set(member.number, joined.generation_id);
+        known.set(member.number, joined.generation_id);
         let beat = HeartbeatRequest::default()
             .with_group_id(member.group.clone())
             .with_member_id(id.clone())
@@ -233,55 +204,4 @@ async fn classic(member: &Member, connection: &Connection) -> Outcome<()> {
             }
         }
     }
-}
-
-fn joining(member: &Member, id: &StrBytes) -> JoinGroupRequest {
-    let mut subscription = BytesMut::new();
-    subscription.put_i16(0);
-    subscription.put_i32(1);
-    subscription.put_i16(member.topic.len() as i16);
-    subscription.put_slice(member.topic.as_bytes());
-    subscription.put_i32(-1);
-    let protocol = JoinGroupRequestProtocol::default()
-        .with_name(StrBytes::from_static_str("range"))
-        .with_metadata(subscription.freeze());
-    JoinGroupRequest::default()
-        .with_group_id(member.group.clone())
-        .with_member_id(id.clone())
-        .with_session_timeout_ms(45_000)
-        .with_rebalance_timeout_ms(300_000)
-        .with_protocol_type(StrBytes::from_static_str("consumer"))
-        .with_protocols(vec![protocol])
-}
-
-/// The leader gives each member its range.
-fn syncing(member: &Member, joined: &JoinGroupResponse) -> SyncGroupRequest {
-    let members = joined.members.len();
-    let assignments = joined.members.iter().enumerate().map(|(index, it)| {
-        let part = |index: usize| (member.partitions as usize * index / members) as i32;
-        SyncGroupRequestAssignment::default()
-            .with_member_id(it.member_id.clone())
-            .with_assignment(assignment(&member.topic, part(index)..part(index + 1)))
-    });
-    SyncGroupRequest::default()
-        .with_group_id(member.group.clone())
-        .with_member_id(joined.member_id.clone())
-        .with_generation_id(joined.generation_id)
-        .with_protocol_type(joined.protocol_type.clone())
-        .with_protocol_name(joined.protocol_name.clone())
-        .with_assignments(assignments.collect())
-}
-
-fn assignment(topic: &TopicName, partitions: std::ops::Range<i32>) -> Bytes {
-    let mut bytes = BytesMut::new();
-    bytes.put_i16(0);
-    bytes.put_i32(1);
-    bytes.put_i16(topic.len() as i16);
-    bytes.put_slice(topic.as_bytes());
-    bytes.put_i32(partitions.len() as i32);
-    for partition in partitions {
-        bytes.put_i32(partition);
-    }
-    bytes.put_i32(-1);
-    bytes.freeze()
 }

@@ -379,6 +379,10 @@ impl Conversation {
                 self.call(client, Call::OffsetCommit { request, version });
             }
             "txn-commit" => {
+                let names = topics.keys().filter(|topic| self.image.topic(topic).is_some());
+                let topic_ids = names
+                    .map(|it| (it.to_string(), super::conversation_consumer::topic_id(it)))
+                    .collect();
                 let topics = topics.into_iter().map(|(topic, partitions)| {
                     let partitions = partitions.into_iter().map(|(partition, offset)| {
                         TxnOffsetCommitRequestPartition::default()
@@ -396,11 +400,6 @@ impl Conversation {
                     .with_generation_id(generation)
                     .with_producer_id(ProducerId(i64::from(words.number("producer", 7))))
                     .with_topics(topics.collect());
-                let topics = request.topics.iter().map(|topic| topic.name.to_string());
-                let topic_ids = topics
-                    .filter_map(|name| Some((self.image.topic(&name)?.id, name)))
-                    .map(|(id, name)| (name, id));
-                let topic_ids = topic_ids.collect();
                 let call = TxnOffsetCommit { request, topic_ids, guard: None };
                 self.call(client, Call::TxnOffsetCommit(Box::new(call)));
             }

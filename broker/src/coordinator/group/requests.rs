@@ -104,6 +104,7 @@ impl Shard {
     pub(super) fn join(&mut self, call: JoinCall, context: &Context<'_>, step: &mut Step<'_>) {
         let id = call.request.group_id.to_string();
         let member = call.request.member_id.clone();
+        let token = call.token;
         let mut tombstones = Vec::new();
         match self.groups.get(&id) {
             Some(Group::Consumer(group)) if !group.is_empty() => {
@@ -143,7 +144,11 @@ impl Shard {
         if let Some(Group::Classic(group)) = self.groups.get_mut(&id) {
             group.join(call, is_new, step);
         }
-        step.effects.records.splice(0..0, tombstones);
+        if !tombstones.is_empty() {
+            // Whoever is told to come back finds a classic group.
+            step.effects.wait_for_commit(token);
+            step.effects.records.splice(0..0, tombstones);
+        }
     }
 
     /// A classic member has joined a consumer group, or was refused.

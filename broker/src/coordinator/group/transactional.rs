@@ -2,6 +2,7 @@
 
 use super::call::TxnOffsetCommit;
 use super::classic::Step;
+use super::consumer::ConsumerGroup;
 use super::effects::Answer;
 use super::kind::Group;
 use super::offsets;
@@ -47,10 +48,8 @@ impl Shard {
                 let (member, generation) = (&request.member_id, request.generation_id);
                 group.validate_transactional_commit(member, instance, generation)?;
             }
-            Some(Group::Consumer(group)) => {
-                group.validate_commit(&request.member_id, request.generation_id, None)?;
-            }
-            Some(Group::Streams(group)) => validate_streams(group, call)?,
+            Some(Group::Consumer(group)) => may_commit(group, call).map_err(in_older_words)?,
+            Some(Group::Streams(group)) => may_commit_tasks(group, call).map_err(in_older_words)?,
             Some(Group::Share(_)) => return Err(ErrorCode::GroupIdNotFound),
             None if request.generation_id < 0 => {}
             None => return Err(ErrorCode::IllegalGeneration),
@@ -68,24 +67,40 @@ impl Shard {
     }
 }
 
-/// A member of a streams group; one in the wrong epoch is told that in the words of the API, which
-/// is older than epochs.
-fn validate_streams(group: &StreamsGroup, call: &TxnOffsetCommit) -> Result<(), ErrorCode> {
-    let request = &call.request;
-    let stale = |code| match code {
+/// Producers do not know of epochs.
+fn in_older_words(code: ErrorCode) -> ErrorCode {
+    match code {
         ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
         other => other,
-    };
+    }
+}
+
+fn may_commit_tasks(group: &StreamsGroup, call: &TxnOffsetCommit) -> Result<(), ErrorCode> {
+    let request = &call.request;
     let (instance, epoch) = (request.group_instance_id.as_deref(), request.generation_id);
-    let member = group.validate_commit(&request.member_id, instance, epoch, None).map_err(stale)?;
+    let member = group.validate_commit(&request.member_id, instance, epoch, None)?;
     let Some(member) = member else { return Ok(()) };
     for topic in &request.topics {
-        if !call.topic_ids.contains_key(&**topic.name) {
+        if !call.topic_ids.contains_key(topic.name.as_str()) {
             return Err(ErrorCode::IllegalGeneration);
         }
         for partition in &topic.partitions {
-            let partition = partition.partition_index;
-            group.may_commit(member, &topic.name, partition, epoch).map_err(stale)?;
+            group.may_commit(member, &topic.name, partition.partition_index, epoch)?;
+        }
+    }
+    Ok(())
+}
+
+fn may_commit(group: &ConsumerGroup, call: &TxnOffsetCommit) -> Result<(), ErrorCode> {
+    let request = &call.request;
+    let epoch = request.generation_id;
+    let Some(member) = group.validate_commit(&request.member_id, epoch, None)? else {
+        return Ok(());
+    };
+    for topic in &request.topics {
+        let id = call.topic_ids.get(topic.name.as_str()).ok_or(ErrorCode::IllegalGeneration)?;
+        for partition in &topic.partitions {
+            member.may_commit(*id, partition.partition_index, epoch)?;
         }
     }
     Ok(())

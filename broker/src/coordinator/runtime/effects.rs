@@ -76,6 +76,13 @@ impl<S: CoordinatorShard> Effects<S> {
     pub fn answer(&mut self, token: Token, answer: S::Answer) {
         self.answers.push((token, answer));
     }
+
+    /// The answer to `token`, if there is one by now, is not given before the records are committed.
+    pub fn wait_for_commit(&mut self, token: Token) {
+        if let Some(at) = self.answers.iter().position(|(of, _)| *of == token) {
+            self.after_commit = Some(self.answers.remove(at));
+        }
+    }
 }
 
 impl<S: CoordinatorShard> fmt::Debug for Effects<S>

@@ -12,8 +12,8 @@ use crate::error::ErrorCode;
 
 const SETTINGS: ShareSettings = ShareSettings {
     updates_per_snapshot: 2,
-    cold_after: Duration::from_secs(300),
-    prune_interval: Duration::from_secs(300),
+    cold_after: Duration::from_mins(5),
+    prune_interval: Duration::from_mins(5),
     write_timeout: Duration::from_secs(5),
 };
 

@@ -35,6 +35,7 @@ use crate::coordinator::runtime::Coordinator;
 use crate::env::{self, Env};
 use crate::error::ErrorCode;
 use crate::net::peer::Peer;
+use crate::replica::peers::Peers;
 use crate::types::{LeaderEpoch, NO_LEADER, NodeId, TopicPartition};
 use crate::wire::message::Message as _;
 use crate::wire::txn_markers::{Marker, MarkerTopic, MarkersWritten, WriteMarkers};
@@ -103,6 +104,7 @@ pub struct MarkerSender {
     pub env: Env,
     pub settings: Settings,
     pub image: Arc<ArcSwap<Image>>,
+    pub peers: Peers,
     pub queue: Arc<MarkerQueue>,
     pub coordinator: Weak<Coordinator<Shard>>,
     pub fresh_ids: FreshIds,
@@ -173,7 +175,7 @@ impl MarkerSender {
     ) -> Result<(Peer, MarkersWritten), String> {
         let peer = match peer.filter(|peer| !peer.is_closed()) {
             Some(peer) => peer,
-            None => self.connect(to).await?,
+            None => self.peers.connect(to).await?,
         };
         let version = peer
             .version_within(ApiKey::WriteTxnMarkers as i16, VERSIONS)
@@ -184,19 +186,6 @@ impl MarkerSender {
         let answer = answer.await.map_err(|error| error.to_string())?;
         let written = MarkersWritten::decode(&mut &answer[..], version);
         Ok((peer, written.map_err(|error| error.to_string())?))
-    }
-
-    async fn connect(&self, to: NodeId) -> Result<Peer, String> {
-        let image = self.image.load_full();
-        let listener = &self.settings.listeners.inter_broker;
-        let endpoint = image
-            .broker(to)
-            .and_then(|broker| broker.endpoint(listener))
-            .ok_or_else(|| format!("broker {to} has no listener {listener}"))?;
-        let client_id = format!("TxnMarkerSenderThread-{}", self.settings.node_id);
-        let timeout = self.settings.socket_connection_setup_timeout;
-        let peer = Peer::connect(&self.env, &endpoint.host, endpoint.port, &client_id, timeout);
-        peer.await.map_err(|error| error.to_string())
     }
 
     /// An id for a producer that has no epoch left to be fenced with.

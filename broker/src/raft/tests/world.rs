@@ -311,7 +311,7 @@ impl World {
         let known = Known { error: None, leader: node.raft.leader(), epoch: node.raft.epoch() };
         let mut answer = FetchAnswer {
             known,
-            high_watermark: Some(node.raft.high_watermark()),
+            high_watermark: node.raft.high_watermark_to_tell(),
             diverging: None,
             snapshot: None,
             records: Bytes::new(),
@@ -330,7 +330,13 @@ impl World {
                 }
                 answer.records = bytes.into();
                 let knows = self.nodes.get(&follower).map_or(0, |it| it.raft.high_watermark());
-                let fresh = node.raft.high_watermark().min(request.end.offset) > knows;
+                let told = node.raft.high_watermark_to_tell();
+                let epoch = self.nodes.get(&follower).map(|it| it.raft.epoch());
+                assert!(
+                    told.is_none_or(|it| it >= knows) || epoch != Some(answer.known.epoch),
+                    "{leader} tells {follower} less than it knows"
+                );
+                let fresh = told.is_some_and(|it| it.min(request.end.offset) > knows);
                 if answer.records.is_empty() && !fresh && self.follows(follower, leader) {
                     return None;
                 }

@@ -128,16 +128,16 @@ impl SharePartition {
             self.next_lock = self.next_lock.into_iter().chain(next).min();
         }
         let mut effects = Effects::default();
-        if !changing.changes.is_empty() {
+        if changing.changes.is_empty() {
+            // What was given back lies before the start: nothing to write, but perhaps in the way.
+            effects.wake = self.move_start();
+        } else {
             self.done += changing.done as i32;
             self.look_for_free = true;
             effects.wake = true;
             let (write, batches) = (changing.write, changing.changes);
             self.waiting.push(Asked { write, token: None, batches });
             self.write_next(&mut effects);
-        } else {
-            // What was given back lies before the start: nothing to write, but perhaps in the way.
-            effects.wake = self.move_start();
         }
         effects
     }

@@ -121,9 +121,8 @@ impl SharePartition {
         let mut base = first_read;
         self.archive_what_is_gone(taking.ask.from, base);
         match self.batches.range(..=base).next_back() {
-            None => base = base.max(self.start),
             Some((first, batch)) if batch.last >= base => base = *first,
-            Some(_) => base = base.max(self.start),
+            Some(_) | None => base = base.max(self.start),
         }
         let from = first_read.min(base);
         let known: Vec<Offset> = if from <= taking.last {

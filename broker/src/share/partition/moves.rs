@@ -2,7 +2,7 @@
 
 use super::SharePartition;
 use super::acknowledge::from_start;
-use super::in_flight::RecordState;
+use super::in_flight::{RecordState, Run};
 use crate::types::Offset;
 
 impl SharePartition {
@@ -20,7 +20,7 @@ impl SharePartition {
         let before = self.start;
         let mut next = last_done + 1;
         if let Some((first, _)) = self.batches.range(next..).next()
-            && !self.batches.range(..next).next_back().is_some_and(|(_, batch)| batch.last >= next)
+            && self.batches.range(..next).next_back().is_none_or(|(_, batch)| batch.last < next)
         {
             // Nobody has had what lies between two batches: it is not there.
             next = *first;
@@ -45,7 +45,7 @@ impl SharePartition {
     fn last_done(&self) -> Option<Offset> {
         let (_, at_start) = self.batches.range(..=self.start).next_back()?;
         let of_start = at_start.runs.iter().find(|run| run.last >= self.start);
-        if !of_start.or(at_start.runs.last()).is_some_and(|run| run.is_done()) {
+        if !of_start.or(at_start.runs.last()).is_some_and(Run::is_done) {
             return None;
         }
         let mut last = None;
