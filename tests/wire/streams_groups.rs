@@ -19,7 +19,7 @@ use ottla_broker::wire::streams::{
 };
 
 use crate::Case;
-use crate::consumer_groups::{alter, describing};
+use crate::consumer_groups::{alter, describing, known};
 use crate::conversation::{Talk, name, text_of};
 use crate::groups::group;
 use crate::topics::make;
@@ -81,16 +81,9 @@ fn settings(talk: &mut Talk) {
     talk.note("streams.version", format!("{supported:?} {finalized:?} {keys:?}"));
 }
 
-/// Waits until the broker acts on it.
 fn set(talk: &mut Talk, group: &str, key: &str, value: &str) {
     alter(talk, group, key, Some(value));
-    for _ in 0..100 {
-        let answer = talk.call(4, &describing(group, &[key]));
-        if answer.is_ok_and(|it| it.results[0].configs.iter().any(|it| it.config_source == 8)) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    known(talk, group, key);
 }
 
 /// Waits until somebody coordinates groups.
@@ -375,7 +368,7 @@ fn standbys(talk: &mut Talk) {
 fn delay(talk: &mut Talk) {
     make(talk, "streams-waiting", 2);
     coordinated(talk, "waiting");
-    set(talk, "waiting", "streams.initial.rebalance.delay.ms", "500");
+    set(talk, "waiting", "streams.initial.rebalance.delay.ms", "2000");
     set(talk, "waiting", "streams.assignment.interval.ms", "0");
     let topology = app(vec![reads("0", &["streams-waiting"])]);
     beat(talk, &joining("waiting", "a", &topology));
