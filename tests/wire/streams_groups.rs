@@ -170,7 +170,9 @@ fn owning(
 
 fn sort_tasks(tasks: &mut [TaskIds]) {
     tasks.sort_by(|a, b| a.subtopology.cmp(&b.subtopology));
-    tasks.iter_mut().for_each(|it| it.partitions.sort_unstable());
+    for it in tasks {
+        it.partitions.sort_unstable();
+    }
 }
 
 /// Where Kafka follows a hash map, names decide.
@@ -183,7 +185,9 @@ fn arrange(answer: &mut StreamsGroupHeartbeatResponse) {
     for it in endpoints {
         for topics in [&mut it.active, &mut it.standby] {
             topics.sort_by(|a, b| a.topic.cmp(&b.topic));
-            topics.iter_mut().for_each(|it| it.partitions.sort_unstable());
+            for it in topics {
+                it.partitions.sort_unstable();
+            }
         }
     }
 }
@@ -222,7 +226,9 @@ fn describe(talk: &mut Talk, groups: &[&str]) {
                     for Assignment { active, standby, warmup } in
                         [&mut member.assignment, &mut member.target_assignment]
                     {
-                        [active, standby, warmup].into_iter().for_each(|it| sort_tasks(it));
+                        for tasks in [active, standby, warmup] {
+                            sort_tasks(tasks);
+                        }
                     }
                 }
             }
@@ -252,7 +258,9 @@ fn delete(talk: &mut Talk, text: &str) {
 }
 
 fn is_served(talk: &mut Talk, topics: &[&str]) {
-    topics.iter().for_each(|topic| talk.wait_for_leaders(topic));
+    for topic in topics {
+        talk.wait_for_leaders(topic);
+    }
     let topic = |text: &&str| MetadataRequestTopic::default().with_name(Some(name(text)));
     let request = MetadataRequest::default()
         .with_topics(Some(topics.iter().map(topic).collect()))
