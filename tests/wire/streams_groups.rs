@@ -19,7 +19,7 @@ use ottla_broker::wire::streams::{
 };
 
 use crate::Case;
-use crate::consumer_groups::{alter, describing};
+use crate::consumer_groups::{alter, describing, known};
 use crate::conversation::{Talk, name, text_of};
 use crate::groups::group;
 use crate::topics::make;
@@ -81,16 +81,9 @@ fn settings(talk: &mut Talk) {
     talk.note("streams.version", format!("{supported:?} {finalized:?} {keys:?}"));
 }
 
-/// Waits until the broker acts on it.
 fn set(talk: &mut Talk, group: &str, key: &str, value: &str) {
     alter(talk, group, key, Some(value));
-    for _ in 0..100 {
-        let answer = talk.call(4, &describing(group, &[key]));
-        if answer.is_ok_and(|it| it.results[0].configs.iter().any(|it| it.config_source == 8)) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    known(talk, group, key);
 }
 
 /// Waits until somebody coordinates groups.
@@ -177,7 +170,9 @@ fn owning(
 
 fn sort_tasks(tasks: &mut [TaskIds]) {
     tasks.sort_by(|a, b| a.subtopology.cmp(&b.subtopology));
-    tasks.iter_mut().for_each(|it| it.partitions.sort_unstable());
+    for it in tasks {
+        it.partitions.sort_unstable();
+    }
 }
 
 /// Where Kafka follows a hash map, names decide.
@@ -190,7 +185,9 @@ fn arrange(answer: &mut StreamsGroupHeartbeatResponse) {
     for it in endpoints {
         for topics in [&mut it.active, &mut it.standby] {
             topics.sort_by(|a, b| a.topic.cmp(&b.topic));
-            topics.iter_mut().for_each(|it| it.partitions.sort_unstable());
+            for it in topics {
+                it.partitions.sort_unstable();
+            }
         }
     }
 }
@@ -229,7 +226,9 @@ fn describe(talk: &mut Talk, groups: &[&str]) {
                     for Assignment { active, standby, warmup } in
                         [&mut member.assignment, &mut member.target_assignment]
                     {
-                        [active, standby, warmup].into_iter().for_each(|it| sort_tasks(it));
+                        for tasks in [active, standby, warmup] {
+                            sort_tasks(tasks);
+                        }
                     }
                 }
             }
@@ -259,7 +258,9 @@ fn delete(talk: &mut Talk, text: &str) {
 }
 
 fn is_served(talk: &mut Talk, topics: &[&str]) {
-    topics.iter().for_each(|topic| talk.wait_for_leaders(topic));
+    for topic in topics {
+        talk.wait_for_leaders(topic);
+    }
     let topic = |text: &&str| MetadataRequestTopic::default().with_name(Some(name(text)));
     let request = MetadataRequest::default()
         .with_topics(Some(topics.iter().map(topic).collect()))
@@ -375,7 +376,7 @@ fn standbys(talk: &mut Talk) {
 fn delay(talk: &mut Talk) {
     make(talk, "streams-waiting", 2);
     coordinated(talk, "waiting");
-    set(talk, "waiting", "streams.initial.rebalance.delay.ms", "500");
+    set(talk, "waiting", "streams.initial.rebalance.delay.ms", "2000");
     set(talk, "waiting", "streams.assignment.interval.ms", "0");
     let topology = app(vec![reads("0", &["streams-waiting"])]);
     beat(talk, &joining("waiting", "a", &topology));

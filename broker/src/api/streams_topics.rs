@@ -2,7 +2,8 @@
 //!
 //! Creation runs behind the answer. Invariants: of one broker, at most one creation of a topic is
 //! under way; one that failed is not tried again, and told to whoever asks, for two heartbeats;
-//! no more than [`MAX_NAMES`] failures are remembered, those that end first are forgotten first.
+//! no more than [`MAX_NAMES`] are under way at once, what is beyond that is made when it is asked
+//! for again; as many failures are remembered, those that end first are forgotten first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,8 +44,9 @@ impl Known {
     fn take(&mut self, topics: &ToCreate, now: Millis) -> Vec<String> {
         self.failed.retain(|_, failed| failed.until > now);
         let names = topics.keys().filter(|name| !self.failed.contains_key(*name));
-        let names: Vec<String> =
-            names.filter(|name| !self.under_way.contains(*name)).cloned().collect();
+        let room = MAX_NAMES.saturating_sub(self.under_way.len());
+        let names = names.filter(|name| !self.under_way.contains(*name)).take(room);
+        let names: Vec<String> = names.cloned().collect();
         self.under_way.extend(names.iter().cloned());
         names
     }
@@ -157,6 +159,15 @@ mod tests {
         assert_eq!(known.failures(&topics(&["a", "b"])).unwrap(), "a (no room)");
         assert_eq!(known.take(&topics(&["a"]), 100), ["a"]);
         assert_eq!(known.failures(&topics(&["a"])), None);
+    }
+
+    #[test]
+    fn only_so_many_are_under_way() {
+        let names: Vec<String> = (0..=MAX_NAMES).map(|number| format!("t{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut known = Known::default();
+        assert_eq!(known.take(&topics(&names), 0).len(), MAX_NAMES);
+        assert_eq!(known.take(&topics(&names), 0), [""; 0]);
     }
 
     #[test]

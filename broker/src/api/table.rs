@@ -155,6 +155,7 @@ mod tests {
                     ApiKey::ShareAcknowledge,
                     ApiKey::WriteShareGroupState,
                     ApiKey::ReadShareGroupStateSummary,
+                    ApiKey::DescribeShareGroupOffsets,
                 ];
                 let more = i16::from(own.contains(&key));
                 assert!(known.min <= api.min && api.max <= known.max + more, "{api:?}");

@@ -146,6 +146,11 @@ proptest! {
         }
         conversation.log = Log::Commits;
         conversation.commit();
+        // Of two that grew at different times, the changelog follows.
+        if conversation.image.topic("store").is_some() {
+            let tasks = conversation.image.topic("t").map_or(0, |it| it.partitions.len() as i32);
+            conversation.create("store", tasks, None);
+        }
         // Whoever was a member is none any more, finds out, and joins again.
         conversation.advance(60_000);
         for round in 0..14 {
