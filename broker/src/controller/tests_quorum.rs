@@ -79,6 +79,8 @@ impl Node {
         until("a broker is in service", || {
             match runtime.block_on(broker.link.create(request.clone())) {
                 Ok(()) => true,
+                // Asked for once more, after a leader that had decided and was gone before it said so.
+                Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => true,
                 Err(refusal) if refusal.code == ErrorCode::InvalidReplicationFactor => false,
                 Err(refusal) => panic!("{refusal}"),
             }
