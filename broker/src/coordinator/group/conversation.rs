@@ -206,7 +206,8 @@ impl Conversation {
             match (waiting, result) {
                 (Waiting::Answer(token, answer), Ok(())) => self.answer(token, answer),
                 (Waiting::Answer(token, _), Err(code)) => {
-                    let (_, asked) = &self.open[&token];
+                    // Whoever waited in a group that is gone was answered with it.
+                    let Some((_, asked)) = self.open.get(&token) else { continue };
                     let answer = asked.refuse(append_error(code));
                     self.answer(token, answer);
                 }
