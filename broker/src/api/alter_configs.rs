@@ -25,7 +25,7 @@ async fn handle(
 ) -> Reply<AlterConfigsResponse> {
     let alter =
         |core: &mut Core, request: &AlterConfigsRequest| Ok(configs::replace(core.view(), request));
-    Reply::Now(answer(broker, client.version, request, alter).await)
+    Reply::Now(answer(broker, client, request, alter).await)
 }
 
 impl Refusable for AlterConfigsRequest {

@@ -33,7 +33,7 @@ async fn handle(
             reassignments::alter(core.view(), request)
         })
     };
-    Reply::Now(answer(broker, client.version, request, alter).await)
+    Reply::Now(answer(broker, client, request, alter).await)
 }
 
 impl Refusable for AlterPartitionReassignmentsRequest {

@@ -1,6 +1,7 @@
 //! What the files of controller APIs share: a decision of the active controller, or its refusal.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kafka_protocol::protocol::Request;
 use tokio::time::Instant;
@@ -32,10 +33,11 @@ pub(super) async fn decide<R: Send + 'static>(
     }
 }
 
-/// As [`decide`], for a request that refuses itself.
+/// As [`decide`], for a request that refuses itself. A broker that passed it on hears by the
+/// envelope that it asked the wrong node, and finds the right one; its client need not know.
 pub(super) async fn answer<R>(
     broker: &Arc<Broker>,
-    version: i16,
+    client: &Client,
     request: R,
     decision: impl FnOnce(&mut Core, &R) -> Result<Decision<R::Response>, Refusal> + Send + 'static,
 ) -> R::Response
@@ -45,7 +47,12 @@ where
 {
     let asked = request.clone();
     let decided = decide(broker, move |core: &mut Core, _| decision(core, &request)).await;
-    decided.unwrap_or_else(|refusal| asked.refuse(version, &refusal))
+    decided.unwrap_or_else(|refusal| {
+        if refusal.code == ErrorCode::NotController {
+            client.connection.misdirected.store(true, Ordering::Relaxed);
+        }
+        asked.refuse(client.version, &refusal)
+    })
 }
 
 /// The number under which the controller of this node knows the connection: its end is the first

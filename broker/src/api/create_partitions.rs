@@ -26,7 +26,7 @@ async fn handle(
     let create = |core: &mut Core, request: &CreatePartitionsRequest| {
         Ok(partitions::create_partitions(core.view(), &core.random, request))
     };
-    Reply::Now(answer(broker, client.version, request, create).await)
+    Reply::Now(answer(broker, client, request, create).await)
 }
 
 impl Refusable for CreatePartitionsRequest {

@@ -28,7 +28,7 @@ async fn handle(
         let Decision { records, response } = topics::create(core.view(), &core.random, request);
         Ok(Decision::new(records, response))
     };
-    Reply::Now(answer(broker, client.version, request, create).await)
+    Reply::Now(answer(broker, client, request, create).await)
 }
 
 impl Refusable for CreateTopicsRequest {

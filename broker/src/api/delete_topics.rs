@@ -33,7 +33,7 @@ async fn handle(
     }
     let delete =
         |core: &mut Core, request: &DeleteTopicsRequest| Ok(topics::delete(core.view(), request));
-    Reply::Now(answer(broker, client.version, request, delete).await)
+    Reply::Now(answer(broker, client, request, delete).await)
 }
 
 impl Refusable for DeleteTopicsRequest {

@@ -26,7 +26,7 @@ async fn handle(
     let elect = |core: &mut Core, request: &ElectLeadersRequest| {
         leaders::elect_leaders(core.view(), request)
     };
-    Reply::Now(answer(broker, client.version, request, elect).await)
+    Reply::Now(answer(broker, client, request, elect).await)
 }
 
 impl Refusable for ElectLeadersRequest {

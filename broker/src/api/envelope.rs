@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, EnvelopeRequest, EnvelopeResponse};
@@ -58,6 +59,7 @@ async fn answer(
             |error| Refusal::new(ErrorCode::PrincipalDeserializationFailure, error.to_string()),
         )?,
         software: Mutex::new(None),
+        misdirected: AtomicBool::new(false),
         attached: Attached::default(),
     });
     let (api, inner, body) = admit(&connection, request.request_data)
@@ -73,6 +75,9 @@ async fn answer(
             return Err(invalid(format!("{:?} has no answer", api.key)));
         }
     };
+    if connection.misdirected.load(Ordering::Relaxed) {
+        return Err(ErrorCode::NotController.into());
+    }
     let mut data = BytesMut::from(&*response_header(inner.api, inner.version, inner.correlation));
     for chunk in chunks {
         data.extend_from_slice(&chunk);

@@ -109,6 +109,7 @@ mod tests {
             scope: Scope::Broker,
             principal: Principal::ANONYMOUS,
             software: Mutex::new(None),
+            misdirected: std::sync::atomic::AtomicBool::new(false),
             attached: Attached::default(),
         });
         Client { connection, id: None, api, version, correlation: 1 }

@@ -28,7 +28,7 @@ async fn handle(
     let alter = |core: &mut Core, request: &IncrementalAlterConfigsRequest| {
         Ok(configs::incremental(core.view(), request))
     };
-    Reply::Now(answer(broker, client.version, request, alter).await)
+    Reply::Now(answer(broker, client, request, alter).await)
 }
 
 impl Refusable for IncrementalAlterConfigsRequest {

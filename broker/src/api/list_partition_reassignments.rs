@@ -28,7 +28,7 @@ async fn handle(
     let list = |core: &mut Core, request: &ListPartitionReassignmentsRequest| {
         Ok(Decision::nothing(reassignments::list(core.view().image, request)))
     };
-    Reply::Now(answer(broker, client.version, request, list).await)
+    Reply::Now(answer(broker, client, request, list).await)
 }
 
 impl Refusable for ListPartitionReassignmentsRequest {

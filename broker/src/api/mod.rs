@@ -97,6 +97,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -280,6 +281,8 @@ pub struct Connection {
     pub principal: Principal,
     /// As ApiVersions told; for metrics and support only.
     pub software: Mutex<Option<Software>>,
+    /// A request was refused because this node is not the active controller.
+    pub misdirected: AtomicBool,
     pub attached: Attached,
 }
 

@@ -23,7 +23,7 @@ async fn handle(
         let decision = core.unregister_broker(request.broker_id.0)?;
         Ok(Decision::new(decision.records, UnregisterBrokerResponse::default()))
     };
-    Reply::Now(answer(broker, client.version, request, unregister).await)
+    Reply::Now(answer(broker, client, request, unregister).await)
 }
 
 impl Refusable for UnregisterBrokerRequest {

@@ -26,7 +26,7 @@ async fn handle(
     let update = move |core: &mut Core, request: &UpdateFeaturesRequest| {
         Ok(features::update(core.view(), me, request, version))
     };
-    Reply::Now(answer(broker, version, request, update).await)
+    Reply::Now(answer(broker, client, request, update).await)
 }
 
 impl Refusable for UpdateFeaturesRequest {

@@ -321,6 +321,7 @@ mod tests {
             scope: Scope::Broker,
             principal: Principal { kind: StrBytes::new(), name: StrBytes::new() },
             software: Mutex::new(None),
+            misdirected: std::sync::atomic::AtomicBool::new(false),
             attached: crate::api::Attached::default(),
         })
     }

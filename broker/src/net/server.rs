@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -177,6 +177,7 @@ impl Acceptor {
             scope: self.scope,
             principal: Principal::ANONYMOUS,
             software: Mutex::new(None),
+            misdirected: AtomicBool::new(false),
             attached: crate::api::Attached::default(),
         });
         let node = self.shared.service.settings.node_id;
