@@ -72,11 +72,11 @@ func (r *run) lose(broker int32, state []kafka.PartitionMetadata) (gap, heal tim
 	err = r.Healed(before)
 	heal = time.Since(before)
 	// Acknowledgements of what was sent during the last pause must have come, too.
-	gap, silent := r.Resumed(before, func(*load.Lane) bool { return true })
+	pause, silent := r.Resumed(before, func(*load.Lane) bool { return true })
 	if err == nil {
 		err = silent
 	}
-	return gap, heal, err
+	return pause.Length, heal, err
 }
 
 // noticed waits until the cluster shows that the broker is gone: a leader or an ISR differs from

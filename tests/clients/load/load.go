@@ -34,18 +34,32 @@ type Lane struct {
 
 	mu      sync.Mutex
 	acked   map[int]kafka.Offset
-	last    time.Time     // when the last acknowledgement came
-	longest time.Duration // between two acknowledgements, since mark
+	last    time.Time // when the last acknowledgement came
+	longest Pause     // between two acknowledgements, since mark
 	refused map[string]int
 	// Not 0: order is claimed up to this record.
 	orderedTo int
 	fatal     func() error // why the client library has given up, if it has
 }
 
+// A Pause is a time without acknowledgements.
+type Pause struct {
+	From   time.Time
+	Length time.Duration
+}
+
+// or tells the longer one.
+func (p Pause) or(other Pause) Pause {
+	if other.Length > p.Length {
+		return other
+	}
+	return p
+}
+
 func (l *Lane) acknowledge(number int, offset kafka.Offset, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.longest = max(l.longest, now.Sub(l.last))
+	l.longest = l.longest.or(Pause{l.last, now.Sub(l.last)})
 	l.last = now
 	l.acked[number] = offset
 }
@@ -54,14 +68,14 @@ func (l *Lane) acknowledge(number int, offset kafka.Offset, now time.Time) {
 func (l *Lane) Mark(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last, l.longest = now, 0
+	l.last, l.longest = now, Pause{From: now}
 }
 
 // Gap is the longest time without an acknowledgement since mark, the present one included.
-func (l *Lane) Gap(now time.Time) time.Duration {
+func (l *Lane) Gap(now time.Time) Pause {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return max(l.longest, now.Sub(l.last))
+	return l.longest.or(Pause{l.last, now.Sub(l.last)})
 }
 
 // A Load is a topic and the producers that write to it.
@@ -380,7 +394,7 @@ func (r *Load) Mark(now time.Time) {
 
 // Resumed waits until each lane was acknowledged something after the time, and tells the longest
 // pause in those lanes that are measured.
-func (r *Load) Resumed(since time.Time, measured func(*Lane) bool) (gap time.Duration, err error) {
+func (r *Load) Resumed(since time.Time, measured func(*Lane) bool) (gap Pause, err error) {
 	deadline := time.Now().Add(HealLimit)
 	for _, l := range r.Lanes {
 		for l.SilentSince(since) && time.Now().Before(deadline) {
@@ -390,7 +404,7 @@ func (r *Load) Resumed(since time.Time, measured func(*Lane) bool) (gap time.Dur
 			err = fmt.Errorf("%s", l.Trouble())
 		}
 		if measured(l) {
-			gap = max(gap, l.Gap(time.Now()))
+			gap = gap.or(l.Gap(time.Now()))
 		}
 	}
 	return gap, err
