@@ -36,6 +36,13 @@ impl Groups {
 
     /// A request that was sent at `sent` was answered well.
     pub fn alive(&mut self, group: &str, who: &str, sent: Duration, patience: Duration) {
+        let all = self.members.entry(group.to_owned()).or_default();
+        if all.values().all(|it| it.alive_at + it.patience <= sent) {
+            // A group without members may have been forgotten, and counts from one again.
+            for member in all.values_mut() {
+                member.generation = -1;
+            }
+        }
         let member = self.member(group, who);
         (member.alive_at, member.patience) = (sent, patience);
     }
@@ -70,6 +77,15 @@ impl Groups {
         member.superseded.retain(|it| owned.contains(it) && !new.contains(it));
         (member.owned, member.generation) = (owned.clone(), generation);
         Ok(())
+    }
+
+    /// A member hears that it owns `owned`, so long after it has asked that it may be out of the
+    /// group meanwhile: its answer had to wait until what it tells was committed. Whose the
+    /// partitions are, if another has them, nobody can say.
+    pub fn assigned_late(&mut self, group: &str, who: &str, owned: &BTreeSet<i32>) {
+        let member = self.member(group, who);
+        member.superseded.retain(|it| owned.contains(it));
+        (member.owned, member.generation) = (owned.clone(), -1);
     }
 
     /// A member gives up all but `kept`, before it says so.
@@ -157,6 +173,20 @@ mod tests {
         groups.assigned("g", "b", 5, &[2].into(), SECOND).unwrap();
         assert!(groups.assigned("g", "c", 5, &[2].into(), SECOND * 9).is_err());
         assert_eq!(groups.assigned("g", "c", 6, &[2].into(), SECOND * 9), Ok(()));
+        // Nobody was heard of since: the group was forgotten.
+        let mut groups = two(SECOND);
+        groups.assigned("g", "b", 5, &[2].into(), SECOND).unwrap();
+        groups.alive("g", "c", SECOND * 9, SECOND);
+        assert_eq!(groups.assigned("g", "c", 5, &[2].into(), SECOND * 9), Ok(()));
+    }
+
+    #[test]
+    fn who_hears_late_of_what_it_owns_takes_nothing_from_others() {
+        let mut groups = two(SECOND * 3);
+        groups.assigned_late("g", "b", &[1, 2].into());
+        assert!(!groups.is_superseded("g", "b", 1) && !groups.is_superseded("g", "a", 1));
+        groups.assigned("g", "c", -1, &[2].into(), SECOND * 2).unwrap();
+        assert!(groups.is_superseded("g", "b", 2));
     }
 
     #[test]

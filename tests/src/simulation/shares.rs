@@ -20,6 +20,9 @@ struct Record {
 pub struct Shares {
     records: BTreeMap<(i32, i64), Record>,
     now: Moment,
+    /// Partitions that the group has given to a member: nobody else is entitled to any record of
+    /// them, and their state is not set up anew.
+    pub assigned: BTreeSet<i32>,
 }
 
 impl Shares {
@@ -29,17 +32,19 @@ impl Shares {
         self.now
     }
 
-    /// A holder was given a record, by a request that it sent at `asked`.
+    /// A holder was given a record, by a request that it sent at `asked`. Somebody who was deposed,
+    /// and has not heard of it, cannot know what was settled since: what he gives out comes twice.
     pub fn taken(
         &mut self,
         partition: i32,
         offset: i64,
         holder: &str,
         asked: Moment,
+        by_leader: bool,
     ) -> Result<(), String> {
         let heard = self.moment();
         let record = self.records.entry((partition, offset)).or_default();
-        if record.settled.is_some_and(|at| at < asked) {
+        if by_leader && record.settled.is_some_and(|at| at < asked) {
             return Err(format!(
                 "again: {partition}@{offset} was settled, and {holder} is given it"
             ));
@@ -88,13 +93,13 @@ mod tests {
     fn who_is_given_a_record_takes_it_from_the_last_holder() {
         let mut shares = Shares::default();
         let asked = shares.moment();
-        shares.taken(0, 5, "a", asked).unwrap();
+        shares.taken(0, 5, "a", asked, true).unwrap();
         assert!(shares.is_held(0, 5, "a"));
         let later = shares.moment();
-        shares.taken(0, 5, "b", later).unwrap();
+        shares.taken(0, 5, "b", later, true).unwrap();
         assert!(!shares.is_held(0, 5, "a") && shares.is_held(0, 5, "b"));
         // Asked before, and heard late: whose turn it was nobody knows.
-        shares.taken(0, 5, "c", asked).unwrap();
+        shares.taken(0, 5, "c", asked, true).unwrap();
         assert!(shares.is_held(0, 5, "b") && shares.is_held(0, 5, "c"));
         assert!(!shares.may_be_settled(0, 5, "a"));
         shares.settles(0, 5, "b");
@@ -105,11 +110,12 @@ mod tests {
     fn what_is_settled_comes_to_nobody_who_asks_later() {
         let mut shares = Shares::default();
         let asked = shares.moment();
-        shares.taken(0, 5, "a", asked).unwrap();
+        shares.taken(0, 5, "a", asked, true).unwrap();
         shares.settled(0, 5);
-        assert_eq!(shares.taken(0, 5, "b", asked), Ok(()));
+        assert_eq!(shares.taken(0, 5, "b", asked, true), Ok(()));
         let later = shares.moment();
-        assert!(shares.taken(0, 5, "b", later).is_err());
+        assert!(shares.taken(0, 5, "b", later, true).is_err());
+        assert_eq!(shares.taken(0, 5, "b", later, false), Ok(()));
         assert!(shares.was_delivered(0, 5) && !shares.was_delivered(0, 6));
     }
 }

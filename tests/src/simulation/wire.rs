@@ -17,6 +17,8 @@ use turmoil::net::TcpStream;
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 pub struct Connection {
+    /// To whom.
+    pub host: String,
     stream: TcpStream,
     correlation: i32,
 }
@@ -24,7 +26,7 @@ pub struct Connection {
 impl Connection {
     pub async fn open(host: &str, port: u16) -> io::Result<Self> {
         let stream = timeout(CALL_LIMIT, TcpStream::connect((host, port))).await??;
-        Ok(Self { stream, correlation: 0 })
+        Ok(Self { host: host.to_owned(), stream, correlation: 0 })
     }
 
     /// Sends `request` in `version` and waits for its answer. After an error the connection is of

@@ -158,7 +158,7 @@ impl Membership {
         }
         (self.joined, self.entries, self.epoch) = (true, self.entries + 1, generation);
         self.heard(sent);
-        self.take(assigned, generation);
+        self.take(sent, assigned, generation);
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use rand::Rng;
 use tokio::time::{Instant, sleep};
 
 use super::committed::{Fetched, fetch_committed};
+use super::coordinators::OF_GROUPS;
 use super::member::{Membership, fetch_offsets};
-use super::transactor::OF_GROUPS;
 use super::{Led, RETRY, World};
 use crate::simulation::scenario::{GroupKind, INPUT};
 use crate::simulation::wire::Connection;

@@ -18,7 +18,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
-use super::transactor::OF_GROUPS;
+use super::coordinators::OF_GROUPS;
 use super::{RETRY, World, name, now_ms, text};
 use crate::simulation::wire::Connection;
 

@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::transactor::OF_GROUPS;
+use super::coordinators::OF_GROUPS;
 use super::{RETRY, World, name, text};
 use crate::simulation::scenario::{GroupKind, HEARTBEAT};
 use crate::simulation::wire::Connection;
@@ -151,19 +151,30 @@ impl Membership {
         self.next_beat = Instant::now();
     }
 
-    /// A call that was sent at `sent` was answered well.
+    /// A call that was sent at `sent` was answered well. A coordinator that has not heard yet that it
+    /// was deposed answers too, here as with Kafka; its word binds nobody else.
     pub(super) fn heard(&mut self, sent: Duration) {
+        let host = self.connection.as_ref().map_or("", |it| &it.host);
+        if !self.world.coordinates(&self.group, host) {
+            return;
+        }
         (self.alive_at, self.lost) = (sent, false);
         let patience = self.world.scenario.session();
         let mut history = self.world.history.borrow_mut();
         history.groups.alive(&self.group, &self.who, sent, patience);
     }
 
-    pub(super) fn take(&mut self, assigned: BTreeSet<i32>, generation: i32) {
+    /// What it is assigned, by a call that was sent at `sent`.
+    pub(super) fn take(&mut self, sent: Duration, assigned: BTreeSet<i32>, generation: i32) {
         self.note(&format!("owns {assigned:?} in {}", self.epoch));
         let mut history = self.world.history.borrow_mut();
-        let given =
-            history.groups.assigned(&self.group, &self.who, generation, &assigned, virtual_now());
+        let (groups, now) = (&mut history.groups, virtual_now());
+        let given = if now < sent + self.world.scenario.session() {
+            groups.assigned(&self.group, &self.who, generation, &assigned, now)
+        } else {
+            groups.assigned_late(&self.group, &self.who, &assigned);
+            Ok(())
+        };
         drop(history);
         if let Err(what) = given {
             self.world.violate(what);
@@ -215,7 +226,7 @@ impl Membership {
                         assignment.topic_partitions.iter().flat_map(|it| &it.partitions);
                     let assigned = partitions.copied().collect();
                     if assigned != self.assigned && !self.busy {
-                        self.take(assigned, -1);
+                        self.take(sent, assigned, -1);
                         self.next_beat = Instant::now();
                     }
                 }

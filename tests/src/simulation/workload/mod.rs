@@ -5,6 +5,7 @@ mod churn;
 mod classic;
 mod committed;
 mod consume;
+mod coordinators;
 mod group;
 mod member;
 mod operator;
@@ -21,6 +22,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
@@ -30,6 +32,7 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use ottla_broker::controller::Image;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
@@ -230,6 +233,19 @@ impl World {
         let led = self.led(place, random).await.ok()??;
         let host = host(usize::try_from(led.by).ok()?);
         Some((Connection::open(&host, PORT).await.ok()?, led))
+    }
+
+    fn newest_image(&self) -> Option<Arc<Image>> {
+        let images = self.nodes.iter().filter_map(|node| Some(node.broker()?.image.load_full()));
+        images.max_by_key(|image| image.offset)
+    }
+
+    /// Whether the broker at `at` leads a partition by the newest metadata that any broker has. One
+    /// that was deposed may not have heard of it, and goes on to answer what takes no write.
+    fn leads(&self, topic: &str, partition: i32, at: &str) -> bool {
+        let newest = self.newest_image();
+        let led = newest.as_ref().and_then(|image| image.partition(topic, partition));
+        led.is_some_and(|it| usize::try_from(it.leader).is_ok_and(|id| host(id) == at))
     }
 
     /// Creates the scenario's topics, trying until each exists with all its leaders.

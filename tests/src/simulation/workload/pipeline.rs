@@ -9,8 +9,9 @@ use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
 use super::consume::{Committer, Consumer, Read};
+use super::coordinators::OF_GROUPS;
 use super::member::{Membership, fetch_offsets};
-use super::transactor::{OF_GROUPS, Transactor, Trouble};
+use super::transactor::{Transactor, Trouble};
 use super::{RETRY, World};
 use crate::simulation::history::{FinalLog, Place};
 use crate::simulation::ledger::Ledger;

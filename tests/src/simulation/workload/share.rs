@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::transactor::OF_GROUPS;
+use super::coordinators::OF_GROUPS;
 use super::{RETRY, World, name, text};
 use crate::simulation::history::{FinalLog, Place};
 use crate::simulation::scenario::{HEARTBEAT, INPUT};
@@ -82,7 +82,12 @@ impl World {
                 None => None,
             };
             match answer {
-                Some(answer) if answer.error_code == 0 => epoch = answer.member_epoch,
+                Some(answer) if answer.error_code == 0 => {
+                    epoch = answer.member_epoch;
+                    let topics = answer.assignment.iter().flat_map(|it| &it.topic_partitions);
+                    let given = topics.flat_map(|it| &it.partitions).copied();
+                    self.history.borrow_mut().shares.assigned.extend(given);
+                }
                 Some(answer) => {
                     self.trace.note(&format!("sharer refused: {}", answer.error_code));
                     (epoch, connection) = (0, None);
@@ -109,6 +114,9 @@ impl World {
 
     async fn hold(self, partition: i32, number: usize) {
         let mut random = self.random(&format!("holder {partition} {number}"));
+        while !self.over.get() && !self.history.borrow().shares.assigned.contains(&partition) {
+            sleep(RETRY).await;
+        }
         while !self.over.get() {
             let id = Uuid::from_u128(random.random());
             let mut holder = Holder {
@@ -209,6 +217,7 @@ impl Holder {
         let asked = self.world.history.borrow_mut().shares.moment();
         let connection = self.connection.as_mut().ok_or_else(|| io::Error::other("no leader"))?;
         let answer = connection.call(&request, 1).await?;
+        let by_leader = self.world.leads(INPUT, self.place.1, &connection.host);
         if answer.error_code != 0 {
             return Err(io::Error::other(format!("refused: {}", answer.error_code)));
         }
@@ -227,7 +236,7 @@ impl Holder {
             self.world.trace.note(&format!("{member} takes {partition}@{first}..{last}"));
             for offset in *first..=*last {
                 let mut history = self.world.history.borrow_mut();
-                let judged = history.shares.taken(partition, offset, member, asked);
+                let judged = history.shares.taken(partition, offset, member, asked, by_leader);
                 drop(history);
                 if let Err(what) = judged {
                     self.world.violate(what);

@@ -10,21 +10,17 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    EndTxnRequest, FindCoordinatorRequest, GroupId, InitProducerIdRequest, ProduceRequest,
-    TransactionalId, TxnOffsetCommitRequest,
+    EndTxnRequest, GroupId, InitProducerIdRequest, ProduceRequest, TransactionalId,
+    TxnOffsetCommitRequest,
 };
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
+use super::coordinators::{OF_GROUPS, OF_TRANSACTIONS};
 use super::member::Membership;
 use super::{RETRY, World, name, now_ms, text};
 use crate::simulation::history::Place;
-use crate::simulation::scenario::PORT;
 use crate::simulation::wire::{Connection, Identity, batch};
-
-/// Kinds of coordinators, as FindCoordinator has them.
-pub(super) const OF_GROUPS: i8 = 0;
-pub(super) const OF_TRANSACTIONS: i8 = 1;
 
 /// Why something did not come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,23 +51,6 @@ pub(super) struct Transactor {
     coordinator: Option<Connection>,
     group: Option<Connection>,
     random: StdRng,
-}
-
-impl World {
-    /// The coordinator of a group, or of a transactional id.
-    pub(super) async fn coordinator_of(
-        &self,
-        key: &str,
-        kind: i8,
-        random: &mut StdRng,
-    ) -> io::Result<Connection> {
-        let request = FindCoordinatorRequest::default().with_key(text(key)).with_key_type(kind);
-        let answer = self.any_connection(random).await?.call(&request, 3).await?;
-        if answer.error_code != 0 {
-            return Err(io::Error::other(format!("no coordinator: {}", answer.error_code)));
-        }
-        Connection::open(answer.host.as_str(), PORT).await
-    }
 }
 
 impl Transactor {

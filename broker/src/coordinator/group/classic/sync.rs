@@ -33,6 +33,8 @@ impl ClassicGroup {
             }
             State::Stable => {
                 self.synced(member, step);
+                // It is alive; after a change of coordinators this may be the first sign of it.
+                self.reset_session(member, step);
                 let assignment = self.members.get(member).map(|it| it.assignment.clone());
                 let answer = self.assignment_answer(assignment.unwrap_or_default());
                 step.effects.answer(token, Answer::Sync(answer));

@@ -60,6 +60,21 @@ impl<T: PartialEq> Target<T> {
 
 /// Whether the next assignment may be computed, `interval_ms` after the last one (KIP-1263).
 pub fn may_assign(computed_at: Millis, interval_ms: i64, now: Millis) -> bool {
-    // With no interval at all the clock does not matter, even when it is set back.
-    computed_at == 0 || interval_ms == 0 || now >= computed_at + interval_ms
+    // A clock may be set back, or be behind that of the last coordinator: then nobody knows how long
+    // ago the last one was, and a group must not stand still until that time comes again.
+    computed_at == 0 || now < computed_at || now >= computed_at + interval_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assignment_waits_for_its_interval_but_not_for_a_clock_that_was_set_back() {
+        let cases =
+            [(0, 5, true), (100, 100, false), (100, 104, false), (100, 105, true), (100, 99, true)];
+        for (computed_at, now, may) in cases {
+            assert_eq!(may_assign(computed_at, 5, now), may, "{computed_at} at {now}");
+        }
+    }
 }
