@@ -334,7 +334,7 @@ async fn a_controlled_shutdown_moves_leaderships_before_the_broker_may_stop() {
 #[tokio::test]
 async fn isr_proposals_follow_the_table() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(dir.path()).await;
+    let cluster = Cluster::with_session(dir.path(), LONG).await;
     let epochs = cluster.brokers(0..3).await;
     cluster.create(topic("orders", 1, 3)).await;
     let image = cluster.image().await;
@@ -429,7 +429,7 @@ async fn an_observer_gets_what_is_committed_and_learns_where_it_parted() {
 #[tokio::test]
 async fn topic_creation_is_refused_in_kafkas_codes() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(dir.path()).await;
+    let cluster = Cluster::with_session(dir.path(), LONG).await;
     cluster.brokers(0..3).await;
     cluster.create(topic("a.b", 1, 1)).await;
     let with = |name: &str, value: &str| {
@@ -473,7 +473,7 @@ async fn topic_creation_is_refused_in_kafkas_codes() {
 #[tokio::test]
 async fn configuration_is_set_appended_to_and_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(dir.path()).await;
+    let cluster = Cluster::with_session(dir.path(), LONG).await;
     cluster.brokers(0..1).await;
     cluster.create(topic("t", 1, 1)).await;
     let alter = |op: i8, name: &'static str, value: Option<&'static str>| {
