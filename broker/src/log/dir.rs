@@ -68,8 +68,8 @@ pub struct LogDir {
     clean: Option<BrokerEpoch>,
     /// The log start offsets as they are in the file.
     pub(super) starts: Mutex<Offsets>,
-    /// As the last run left them.
-    high_watermarks: Offsets,
+    /// As they are in the file.
+    pub(super) high_watermarks: Mutex<Offsets>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     _lock: Box<dyn Send + Sync>,
 }
@@ -106,7 +106,7 @@ impl LogDir {
             changing: Mutex::default(),
             clean,
             starts: Mutex::new(starts),
-            high_watermarks,
+            high_watermarks: Mutex::new(high_watermarks),
             tasks: Mutex::default(),
             _lock: lock,
         }))
@@ -297,6 +297,7 @@ impl LogDir {
         let log = if let Some(log) = self.open_log(partition, config.clone())? {
             log
         } else {
+            self.forget(partition)?;
             let dir = self.path().join(partition.to_string());
             let disk = &*self.shared.env.disk;
             disk.create_dir_all(&dir).map_err(Fault::disk(&dir))?;
@@ -382,29 +383,6 @@ impl LogDir {
             .and_then(|()| disk.sync_dir(self.path()))
             .map_err(Fault::disk(from))
             .inspect_err(|fault| self.shared.fail_unless_full(fault))
-    }
-
-    /// The high watermarks that the last run left behind.
-    pub fn high_watermarks(&self) -> &Offsets {
-        &self.high_watermarks
-    }
-    /// Blocking. Replaces the checkpoint of the high watermarks with those of `offsets` that are of
-    /// partitions here. What nobody has opened yet keeps what it had.
-    pub fn write_high_watermarks(&self, offsets: &Offsets) -> Result<(), Fault> {
-        let mut all: Offsets = {
-            let logs = self.logs.lock();
-            let futures = self.futures.lock();
-            let here = |id: &TopicPartition| logs.contains_key(id) || futures.open.contains_key(id);
-            let ours = offsets.iter().filter(|(id, _)| here(id));
-            ours.map(|(id, offset)| (id.clone(), *offset)).collect()
-        };
-        for id in &*self.unopened.lock() {
-            if let Some(offset) = self.high_watermarks.get(id) {
-                all.insert(id.clone(), *offset);
-            }
-        }
-        let path = self.path().join(checkpoint::HIGH_WATERMARKS);
-        checkpoint::write_offsets(&*self.shared.env.disk, &path, &all)
     }
 
     fn keep_house(&self, now: Millis, checkpoint: bool, expire: bool) {

@@ -13,13 +13,12 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use uuid::Uuid;
 
-use super::checkpoint::Offsets;
 use super::config::LogConfig;
 use super::dir::{AT_ONCE, LogDir, LogDirOptions};
 use super::partition_log::Log;
 use crate::env::Env;
 use crate::error::Fault;
-use crate::types::{BrokerEpoch, TopicPartition};
+use crate::types::{BrokerEpoch, Offset, TopicPartition};
 
 pub struct LogDirs {
     env: Env,
@@ -212,9 +211,12 @@ impl LogDirs {
     }
 
     /// Blocking. Replaces the checkpoints of the high watermarks.
-    pub fn write_high_watermarks(&self, offsets: &Offsets) -> Result<(), Fault> {
+    pub fn write_high_watermarks(
+        &self,
+        of: impl Fn(&TopicPartition) -> Option<Offset>,
+    ) -> Result<(), Fault> {
         for dir in self.online() {
-            dir.write_high_watermarks(offsets)?;
+            dir.write_high_watermarks(&of)?;
         }
         Ok(())
     }

@@ -107,6 +107,7 @@ impl LogDir {
         let path = self.path().join(&folder);
         let disk = &*self.shared.env.disk;
         let begin = || {
+            self.forget(partition)?;
             disk.create_dir_all(&path).map_err(Fault::disk(&path))?;
             disk.sync_dir(self.path()).map_err(Fault::disk(self.path()))?;
             let known = Known { clean: true, start, ..Known::default() };

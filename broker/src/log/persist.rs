@@ -3,7 +3,11 @@
 //! A recovery point is written to the checkpoint only when the log below it is durable, the indexes
 //! know all below it, and a snapshot has the producers up to it. So after a crash nothing below is
 //! looked at. Also topics with `log.flush=page-cache` are synced for that, once per checkpoint.
+//!
+//! The checkpoints name partitions by their topics' names: [`LogDir::forget`] keeps what they say of
+//! one topic from the next of that name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,28 +18,15 @@ use super::dir::{AT_ONCE, LogDir};
 use super::identity::CLEAN_SHUTDOWN;
 use super::partition_log::Log;
 use super::producer_state;
+use crate::env::planted;
 use crate::error::Fault;
-use crate::types::{BrokerEpoch, Offset};
+use crate::types::{BrokerEpoch, Offset, TopicPartition};
 
 impl LogDir {
     /// Blocking. Writes the recovery points and log start offsets if they changed.
     pub fn checkpoint(&self) -> Result<(), Fault> {
-        // What nobody has opened yet is as it was. What is opened meanwhile is in both.
-        let (mut points, mut starts) = {
-            let (unopened, futures) = (self.unopened.lock(), self.futures.lock());
-            let of_unopened = |offsets: &Offsets| {
-                let is = |id| unopened.contains(id) || futures.unopened.contains_key(id);
-                let kept = offsets.iter().filter(|(id, _)| is(*id));
-                kept.map(|(id, offset)| (id.clone(), *offset)).collect::<Offsets>()
-            };
-            (of_unopened(&self.shared.recovery_points.lock()), of_unopened(&self.starts.lock()))
-        };
+        let mut points = self.of_unopened(&self.shared.recovery_points.lock());
         for log in &self.all_logs() {
-            let start = log.start_offset();
-            let first = log.segments.load().first_key_value().map_or(0, |(base, _)| *base);
-            if start > first {
-                starts.insert(log.partition.clone(), start);
-            }
             let before = self.shared.recovery_points.lock().get(&log.partition).copied();
             points.insert(log.partition.clone(), log.prepare_recovery(before)?);
         }
@@ -52,12 +43,83 @@ impl LogDir {
         }
         drop(written);
         let mut written = self.starts.lock();
-        if *written != starts {
-            let path = self.path().join(checkpoint::LOG_STARTS);
-            checkpoint::write_offsets(&*self.shared.env.disk, &path, &starts)?;
-            *written = starts;
+        // Gathered under the lock: a log that begins meanwhile has none of its name afterwards.
+        let mut starts = self.of_unopened(&written);
+        for log in &self.all_logs() {
+            let start = log.start_offset();
+            let first = log.segments.load().first_key_value().map_or(0, |(base, _)| *base);
+            if start > first {
+                starts.insert(log.partition.clone(), start);
+            }
+        }
+        self.replace(checkpoint::LOG_STARTS, &mut written, starts)
+    }
+
+    /// What nobody has opened yet is as it was. What is opened meanwhile is in both.
+    fn of_unopened(&self, offsets: &Offsets) -> Offsets {
+        let (unopened, futures) = (self.unopened.lock(), self.futures.lock());
+        let is = |id| unopened.contains(id) || futures.unopened.contains_key(id);
+        let kept = offsets.iter().filter(|(id, _)| is(*id));
+        kept.map(|(id, offset)| (id.clone(), *offset)).collect()
+    }
+
+    /// As far as the checkpoint has it.
+    pub fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.high_watermarks.lock().get(partition).copied()
+    }
+    /// Blocking. Replaces the checkpoint with the high watermarks `of` the partitions that are here.
+    /// What nobody has opened yet keeps what it had.
+    pub fn write_high_watermarks(
+        &self,
+        of: impl Fn(&TopicPartition) -> Option<Offset>,
+    ) -> Result<(), Fault> {
+        let mut written = self.high_watermarks.lock();
+        let mut here: BTreeSet<_> = self.unopened.lock().clone();
+        here.extend(self.all_logs().iter().map(|log| log.partition.clone()));
+        let offset = |id: TopicPartition| {
+            let offset = of(&id).or_else(|| written.get(&id).copied())?;
+            Some((id, offset))
+        };
+        let all = here.into_iter().filter_map(offset).collect();
+        self.replace(checkpoint::HIGH_WATERMARKS, &mut written, all)
+    }
+
+    /// Of the offsets in a checkpoint file, `written` are there and `new` are to be.
+    fn replace(&self, file: &str, written: &mut Offsets, new: Offsets) -> Result<(), Fault> {
+        if *written != new {
+            let disk = &*self.shared.env.disk;
+            checkpoint::write_offsets(disk, &self.path().join(file), &new)?;
+            *written = new;
         }
         Ok(())
+    }
+
+    /// Blocking. The checkpoints go by names: before a log begins, what they say of a topic that had
+    /// the name before goes, on the disk as well. Else a crash would give it to the new records: a
+    /// log start that hides them, a high watermark above what is committed.
+    pub(super) fn forget(&self, partition: &TopicPartition) -> Result<(), Fault> {
+        if planted!(CheckpointsOutliveTopics) {
+            return Ok(());
+        }
+        let files = [
+            (checkpoint::LOG_STARTS, &self.starts),
+            (checkpoint::HIGH_WATERMARKS, &self.high_watermarks),
+        ];
+        for (file, offsets) in files {
+            let mut written = offsets.lock();
+            if written.contains_key(partition) {
+                let mut left = written.clone();
+                // Others that are gone go as well: a topic has many partitions.
+                left.retain(|id, _| id != partition && self.knows(id));
+                self.replace(file, &mut written, left)?;
+            }
+        }
+        self.shared.set_cleaned(partition, None)
+    }
+
+    /// A replica of the partition is here, in place or to come, opened or not.
+    fn knows(&self, partition: &TopicPartition) -> bool {
+        self.holds(partition) || self.future(partition).is_some() || self.found_future(partition)
     }
 
     /// Syncs and closes all logs, writes all checkpoints and last the marker, which makes the next

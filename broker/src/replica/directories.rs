@@ -71,10 +71,10 @@ impl Partitions {
     ) -> Result<Arc<Partition>, Fault> {
         let assigned = assigned(replica, self.context.me);
         let dir = self.home(topic.id, id, assigned)?;
-        // A checkpoint without a log is of one that is gone.
-        let known = dir.high_watermarks().get(id).copied().filter(|_| dir.holds(id)).unwrap_or(0);
         let config = log_config::of_topic(image, &self.context.settings, &id.topic);
         let log = dir.create(id, Some(topic.id), config.clone())?;
+        // Only now: of a log that begins, the checkpoint may have told of another topic of the name.
+        let known = dir.high_watermark(id).unwrap_or(0);
         log.set_config(config);
         self.moves.forget_wish(id);
         let moving = self.resume_move(id, topic.id, &log, assigned)?;

@@ -35,7 +35,7 @@ use crate::controller::metadata::Listener;
 use crate::controller::replay::Delta;
 use crate::env::{Env, planted};
 use crate::error::{ErrorCode, Fault};
-use crate::log::{LogDirs, Offsets};
+use crate::log::LogDirs;
 use crate::types::{LeaderEpoch, Millis, NodeId, TopicPartition};
 
 /// Hears which partitions this broker leads.
@@ -378,9 +378,8 @@ impl Partitions {
 
     /// Blocking.
     pub fn checkpoint_high_watermarks(&self) -> Result<(), Fault> {
-        let all = self.all();
-        let offsets: Offsets = all.iter().map(|it| (it.id.clone(), it.high_watermark())).collect();
-        self.dirs.write_high_watermarks(&offsets)
+        let of = |id: &TopicPartition| Some(self.get(&id.topic, id.partition)?.high_watermark());
+        self.dirs.write_high_watermarks(of)
     }
 
     /// Blocking. Deletes what retention allows.

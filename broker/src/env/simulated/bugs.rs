@@ -55,6 +55,8 @@ bugs! {
         "A replica joins the ISR wherever its log ends",
     HighWatermarkCheckpointAhead = "high-watermark-checkpoint-ahead":
         "After a start the high watermark is the log end",
+    CheckpointsOutliveTopics = "checkpoints-outlive-topics":
+        "A topic made anew gets its namesake's log start and high watermark after a crash",
     ConsumerReadsUncommitted = "consumer-reads-uncommitted":
         "Consumers read up to the log end",
     LatestOffsetMovesBack = "latest-offset-moves-back":

@@ -369,15 +369,41 @@ async fn a_log_that_nobody_opened_keeps_its_checkpoints_and_its_need_for_recover
     all.write_atomically(&Path::new("/data").join(high), b"0\n1\nt 0 17\n").unwrap();
     let dir = LogDir::open(disk.env(), options("/data")).unwrap();
     dir.start().await.unwrap();
-    dir.write_high_watermarks(&Offsets::new()).unwrap();
+    dir.write_high_watermarks(|_| None).unwrap();
     dir.checkpoint().unwrap();
     dir.shut_down_cleanly(3).await.unwrap();
     drop(dir);
     assert_eq!(all.read(Path::new("/data/recovery-point-offset-checkpoint")).unwrap(), points);
     let (dir, log) = one_log(&disk, small()).await;
     assert_eq!(dir.clean_shutdown_epoch(), None, "the crash before is not forgotten");
-    assert_eq!(dir.high_watermarks().get(&topic()), Some(&17));
+    assert_eq!(dir.high_watermark(&topic()), Some(17));
     assert_eq!(contents(&log).len(), APPENDED as usize);
+}
+
+#[tokio::test]
+async fn after_a_crash_a_new_log_has_nothing_of_the_one_that_had_its_name_before() {
+    let disk = MemoryDisk::default();
+    let (dir, log) = one_log(&disk, small()).await;
+    for n in 0..20 {
+        append(&log, &format!("old {n}"));
+    }
+    log.flush(false);
+    log.advance_start(12);
+    let other = TopicPartition::new("other", 1);
+    dir.create(&other, None, small()).unwrap();
+    dir.checkpoint().unwrap();
+    dir.write_high_watermarks(|_| Some(20)).unwrap();
+    assert!(dir.delete(&topic()).unwrap());
+    let new = dir.create(&topic(), None, small()).unwrap();
+    append(&new, "new");
+    new.flush(false);
+    disk.crash(0);
+    drop((dir, log, new));
+    let (dir, log) = one_log(&disk, small()).await;
+    assert_eq!((log.start_offset(), log.end_offset()), (0, 1));
+    assert_eq!(contents(&log).len(), 1);
+    assert_eq!(dir.high_watermark(&topic()), None);
+    assert_eq!(dir.high_watermark(&other), Some(20), "the others' stay");
 }
 
 #[tokio::test]

@@ -382,11 +382,11 @@ async fn identity_and_topic_ids_are_checked() {
     log.assign_topic_id(id).unwrap();
     assert!(log.assign_topic_id(uuid::Uuid::from_u128(78)).is_err());
     let directory = dir.directory_id();
-    dir.write_high_watermarks(&Offsets::from([(topic(), 3)])).unwrap();
+    dir.write_high_watermarks(|_| Some(3)).unwrap();
     drop((dir, log));
     let (dir, log) = one_log(&disk, small()).await;
     assert_eq!((dir.directory_id(), log.topic_id()), (directory, Some(id)));
-    assert_eq!(dir.high_watermarks().get(&topic()), Some(&3));
+    assert_eq!(dir.high_watermark(&topic()), Some(3));
     let other = LogDirOptions { node_id: 2, ..options("/data") };
     assert!(LogDir::open(disk.env(), other).is_err());
     let other = LogDirOptions { cluster_id: "x".into(), ..options("/data") };

@@ -20,6 +20,7 @@ use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 
 use super::{World, name, text};
+use crate::simulation::wire::Connection;
 
 /// More partitions than this are not added.
 const MOST: i32 = 5;
@@ -116,15 +117,7 @@ impl World {
             .get(&place)
             .and_then(|it| it.last_key_value().map(|(offset, _)| *offset));
         let offset = random.random_range(0..=seen.unwrap_or(0));
-        let partition =
-            DeleteRecordsPartition::default().with_partition_index(place.1).with_offset(offset);
-        let asked =
-            DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
-        let request =
-            DeleteRecordsRequest::default().with_topics(vec![asked]).with_timeout_ms(3000);
-        let answer = connection.call(&request, 2).await?;
-        let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
-        let code = partition.map_or(-1, |partition| partition.error_code);
+        let code = delete_below(&mut connection, topic, place.1, offset).await?;
         self.trace.note(&format!("{place:?} deletes below {offset}: {code}"));
         Ok(())
     }
@@ -146,4 +139,21 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// The error that the partition's leader answers with.
+pub(super) async fn delete_below(
+    leader: &mut Connection,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> io::Result<i16> {
+    let partition =
+        DeleteRecordsPartition::default().with_partition_index(partition).with_offset(offset);
+    let asked =
+        DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![partition]);
+    let request = DeleteRecordsRequest::default().with_topics(vec![asked]).with_timeout_ms(3000);
+    let answer = leader.call(&request, 2).await?;
+    let partition = answer.topics.first().and_then(|topic| topic.partitions.first());
+    Ok(partition.map_or(-1, |partition| partition.error_code))
 }

@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::admin::delete_below;
 use super::produce::send_to;
 use super::read::fetch_from;
 use super::{RETRY, World, name, now_ms};
@@ -23,6 +24,9 @@ use crate::simulation::wire::{Connection, Identity, batch, values};
 const TOPIC: &str = "churn";
 const EXISTS: i16 = 36;
 const UNKNOWN: i16 = 3;
+const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// As DeleteRecords means it.
+const HIGH_WATERMARK: i64 = -1;
 /// Values of one incarnation.
 const VALUES: usize = 6;
 
@@ -38,6 +42,9 @@ impl World {
             let incarnation = self.incarnation(&mut random).await;
             if let Some((id, _)) = incarnation {
                 self.use_incarnation(id, &mut random, end).await;
+                if random.random_bool(0.5) {
+                    let _ = self.clear_incarnation(id, &mut random).await;
+                }
             }
             sleep(Duration::from_millis(random.random_range(0..300))).await;
             while Instant::now() < end {
@@ -102,6 +109,14 @@ impl World {
         }
     }
 
+    /// Its log starts where it ends: nothing that its successor should know of.
+    async fn clear_incarnation(&self, id: Uuid, random: &mut StdRng) -> io::Result<()> {
+        let Some(mut connection) = self.to_incarnation(id, random).await else { return Ok(()) };
+        let code = delete_below(&mut connection, TOPIC, 0, HIGH_WATERMARK).await?;
+        self.trace.note(&format!("{TOPIC} {id} is cleared: {code}"));
+        Ok(())
+    }
+
     /// Whether all of it could be read.
     async fn check_incarnation(
         &self,
@@ -119,6 +134,9 @@ impl World {
             let topic = FetchTopic::default().with_topic_id(id).with_partitions(vec![partition]);
             let (code, records) = fetch_from(connection, topic, 0, 13).await?;
             let read = values(records).map_err(io::Error::other)?;
+            if code == OFFSET_OUT_OF_RANGE {
+                self.violate(format!("lost: {TOPIC} {id} does not have {offset} of 0..={last}"));
+            }
             if code != 0 || read.is_empty() {
                 return Ok(false);
             }
