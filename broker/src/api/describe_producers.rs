@@ -1,6 +1,6 @@
 //! DescribeProducers: the idempotent producers that a partition remembers (KIP-664).
 //!
-//! Version 0; asked of the leader.
+//! Version 0; any replica tells what its log knows, so that each can be looked at.
 
 use std::sync::Arc;
 
@@ -13,7 +13,6 @@ use kafka_protocol::messages::{
 
 use super::{Api, Client, Reply, handler};
 use crate::broker::Broker;
-use crate::replica::partition::ANY_EPOCH;
 
 pub const API: Api = Api::new(ApiKey::DescribeProducers, 0..=0).handled_by(handler!(handle));
 
@@ -25,7 +24,7 @@ async fn handle(
     let topics = request.topics.iter().map(|topic| {
         let one = |index: &i32| {
             let answer = PartitionResponse::default().with_partition_index(*index);
-            match broker.partitions.as_leader(&topic.name, *index, ANY_EPOCH) {
+            match broker.partitions.find(&topic.name, *index) {
                 Err(code) => answer.with_error_code(code.code()),
                 Ok(partition) => {
                     let producers = partition.log().producers();

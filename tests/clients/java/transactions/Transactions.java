@@ -240,11 +240,41 @@ public class Transactions {
             var producers = admin.describeProducers(List.of(new TopicPartition(topic, 0))).partitionResult(new TopicPartition(topic, 0)).get().activeProducers();
             equal(1, producers.size());
             equal(described.producerId(), producers.get(0).producerId());
+            for (var replica : admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().get(0).replicas())
+                equal(producers.get(0).currentTransactionStartOffset(), open(admin, new TopicPartition(topic, 0), replica.id()).currentTransactionStartOffset());
             admin.fenceProducers(List.of(id)).all().get();
             try {
                 producer.commitTransaction();
                 throw new AssertionError("a fenced producer committed");
             } catch (KafkaException expected) { }
+        }
+    }
+
+    /** The one producer that the replica on a broker knows; it has all that was acknowledged. */
+    static ProducerState open(Admin admin, TopicPartition at, int broker) throws Exception {
+        var result = admin.describeProducers(List.of(at), new DescribeProducersOptions().brokerId(broker));
+        var producers = result.partitionResult(at).get().activeProducers();
+        equal(1, producers.size());
+        return producers.get(0);
+    }
+
+    static void abortOne() throws Exception {
+        String topic = topic("abort-one", 1);
+        var at = new TopicPartition(topic, 0);
+        try (KafkaProducer<String, String> producer = producer("abort-one", 60000); Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
+            producer.initTransactions();
+            producer.beginTransaction();
+            send(producer, topic, numbers("x", 20));
+            producer.flush();
+            var leader = admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().get(0).leader();
+            var state = open(admin, at, leader.id());
+            equal(0L, state.currentTransactionStartOffset().getAsLong());
+            admin.abortTransaction(new AbortTransactionSpec(at, state.producerId(), (short) state.producerEpoch(), state.coordinatorEpoch().orElse(0))).all().get();
+            equal(true, open(admin, at, leader.id()).currentTransactionStartOffset().isEmpty());
+            // Nothing holds the reader back any more.
+            long stable = admin.listOffsets(Map.of(at, OffsetSpec.latest()), new ListOffsetsOptions(org.apache.kafka.common.IsolationLevel.READ_COMMITTED)).partitionResult(at).get().offset();
+            equal(21L, stable);
+            equal(List.of(), read(topic, "read_committed"));
         }
     }
 
@@ -254,7 +284,8 @@ public class Transactions {
         claim("200 transactions in a row", Transactions::many);
         claim("consume, transform, produce: each input exactly once, with failures", Transactions::pipeline);
         claim("a new producer fences the one before", Transactions::fencing);
-        claim("transactions are described, listed and fenced by the admin client", Transactions::admin);
+        claim("transactions are described, by each replica, listed and fenced by the admin client", Transactions::admin);
+        claim("a transaction is aborted in one partition", Transactions::abortOne);
         claim("a transaction that takes too long is aborted", Transactions::timeout);
         System.exit(failed == 0 ? 0 : 1);
     }
