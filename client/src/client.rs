@@ -85,7 +85,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 struct Known {
     brokers: BTreeMap<i32, Node>,
     leaders: BTreeMap<TopicPartition, i32>,
-    coordinators: BTreeMap<String, i32>,
+    coordinators: BTreeMap<(i8, String), i32>,
 }
 
 /// The waits between attempts: short at first, then a second.
@@ -288,16 +288,17 @@ impl Client {
         }
     }
 
-    /// The broker that coordinates `group`, waiting while the cluster makes one ready.
-    pub async fn coordinator(&self, group: &str) -> Result<i32> {
-        if let Some(id) = self.inner.known.lock().coordinators.get(group) {
+    /// The broker that coordinates `key`, waiting while the cluster makes one ready.
+    pub async fn coordinator(&self, key: impl Into<CoordinatorKey<'_>>) -> Result<i32> {
+        let key = key.into();
+        if let Some(id) = self.inner.known.lock().coordinators.get(&key.owned()) {
             return Ok(*id);
         }
         let mut backoff = Backoff::until(self.options().api_timeout);
         loop {
-            match self.find_coordinator(group).await {
+            match self.find_coordinator(key).await {
                 Ok(id) => {
-                    self.inner.known.lock().coordinators.insert(group.to_owned(), id);
+                    self.inner.known.lock().coordinators.insert(key.owned(), id);
                     return Ok(id);
                 }
                 Err(error) if error.is_retriable() && backoff.wait().await => {}
@@ -306,18 +307,19 @@ impl Client {
         }
     }
 
-    pub fn forget_coordinator(&self, group: &str) {
-        self.inner.known.lock().coordinators.remove(group);
+    pub fn forget_coordinator<'a>(&self, key: impl Into<CoordinatorKey<'a>>) {
+        self.inner.known.lock().coordinators.remove(&key.into().owned());
     }
 
-    async fn find_coordinator(&self, group: &str) -> Result<i32> {
+    async fn find_coordinator(&self, key: CoordinatorKey<'_>) -> Result<i32> {
         let connection = self.to_any().await?;
         let batched = connection.version_of::<FindCoordinatorRequest>()? >= 4;
-        let request = FindCoordinatorRequest::default().with_key_type(0);
+        let (kind, name) = key.owned();
+        let request = FindCoordinatorRequest::default().with_key_type(kind);
         let request = if batched {
-            request.with_coordinator_keys(vec![str_bytes(group)])
+            request.with_coordinator_keys(vec![str_bytes(&name)])
         } else {
-            request.with_key(str_bytes(group))
+            request.with_key(str_bytes(&name))
         };
         let mut answer = connection.call(&request).await?;
         let (code, message, id, host, port) = if batched {
@@ -338,33 +340,67 @@ impl Client {
         Ok(id)
     }
 
-    /// Sends `request` to the coordinator of `group`; `code` finds the error in the answer that
+    /// Sends `request` to the coordinator of `key`; `code` finds the error in the answer that
     /// means "not here" or "not yet", upon which the coordinator is looked up again.
     pub async fn call_coordinator<R: Request>(
         &self,
-        group: &str,
+        key: impl Into<CoordinatorKey<'_>>,
         request: &R,
         code: impl Fn(&R::Response) -> i16,
     ) -> Result<R::Response> {
+        let key = key.into();
         let mut backoff = Backoff::until(self.options().api_timeout);
         loop {
-            let result = self.try_coordinator(group, request).await;
+            let result = self.try_coordinator(key, request).await;
             let failure = match &result {
                 Ok(answer) => Error::check(code(answer), None).err(),
                 Err(error) => Some(error.clone()),
             };
             match failure {
                 Some(error) if error.is_retriable() && backoff.wait().await => {
-                    self.forget_coordinator(group);
+                    self.forget_coordinator(key);
                 }
                 _ => return result,
             }
         }
     }
 
-    async fn try_coordinator<R: Request>(&self, group: &str, request: &R) -> Result<R::Response> {
-        let id = self.coordinator(group).await?;
+    async fn try_coordinator<R: Request>(
+        &self,
+        key: CoordinatorKey<'_>,
+        request: &R,
+    ) -> Result<R::Response> {
+        let id = self.coordinator(key).await?;
         self.to_broker(id).await?.call(request).await
+    }
+}
+
+/// Who has a coordinator; a bare name is a group's.
+#[derive(Debug, Clone, Copy)]
+pub enum CoordinatorKey<'a> {
+    Group(&'a str),
+    Transaction(&'a str),
+}
+
+impl CoordinatorKey<'_> {
+    /// FindCoordinator's number for the kind, and the name.
+    fn owned(self) -> (i8, String) {
+        match self {
+            Self::Group(name) => (0, name.to_owned()),
+            Self::Transaction(id) => (1, id.to_owned()),
+        }
+    }
+}
+
+impl<'a> From<&'a str> for CoordinatorKey<'a> {
+    fn from(group: &'a str) -> Self {
+        Self::Group(group)
+    }
+}
+
+impl<'a> From<&'a String> for CoordinatorKey<'a> {
+    fn from(group: &'a String) -> Self {
+        Self::Group(group)
     }
 }
 

@@ -232,7 +232,13 @@ impl Connection {
     pub fn version_of<R: Request>(&self) -> Result<i16> {
         let name = api_name(R::KEY);
         let Some(theirs) = self.versions.get(&R::KEY) else {
-            return Err(Error::Protocol(format!("{} does not support {name}", self.address)));
+            let brokers = self.versions.contains_key(&(ApiKey::Metadata as i16));
+            let whose =
+                if brokers { "" } else { ": it is a listener of controllers; name one of brokers" };
+            return Err(Error::Protocol(format!(
+                "{} does not support {name}{whose}",
+                self.address
+            )));
         };
         let mut ours =
             R::VERSIONS.intersect(&<R::Response as kafka_protocol::protocol::Message>::VERSIONS);

@@ -55,7 +55,10 @@ impl Error {
     /// Whether the same request may succeed later, with fresh metadata.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Kafka { code, .. } => code.is_retriable(),
+            // The last transaction is still being ended: our message library takes it for fatal.
+            Self::Kafka { code, .. } => {
+                *code == ErrorCode::ConcurrentTransactions || code.is_retriable()
+            }
             Self::Connection { .. } | Self::Timeout { .. } => true,
             Self::Protocol(_) | Self::Invalid(_) => false,
         }

@@ -9,8 +9,8 @@
 //! matched to its request by correlation id, and a mismatch closes the connection; addresses are
 //! resolved anew at each connect, because a pod has a new address after each restart.
 //!
-//! Deliberately absent: TLS and SASL, transactions, KIP-848 group membership (such groups are
-//! described, not joined), fetch sessions, topic ids in Produce and Fetch.
+//! Deliberately absent: TLS and SASL, transactional producers, KIP-848 group membership (such groups
+//! are described, not joined), fetch sessions, topic ids in Produce and Fetch.
 
 mod admin;
 mod client;
@@ -24,12 +24,13 @@ pub mod records;
 pub mod text;
 
 pub use admin::{
-    Admin, Cluster, ConfigEntry, ConfigOp, ConfigSource, ConfigSynonym, ConfigType, Election,
-    Features, GroupDescription, GroupListing, GroupMember, GroupOffset, LogDir, NewTopic,
-    OffsetSpec, PartitionInfo, Quorum, QuorumEndpoint, QuorumReplica, Reassignment, Resource,
-    ResourceType, SupportedApis, Topic,
+    ActiveProducer, Admin, Cluster, ConfigEntry, ConfigOp, ConfigSource, ConfigSynonym, ConfigType,
+    Election, Features, GroupDescription, GroupListing, GroupMember, GroupOffset, LogDir, NewTopic,
+    OffsetSpec, OpenTransaction, PartitionInfo, Quorum, QuorumEndpoint, QuorumReplica,
+    Reassignment, Resource, ResourceType, SupportedApis, Topic, TransactionDescription,
+    TransactionFilter, TransactionListing,
 };
-pub use client::{Client, Node, Options};
+pub use client::{Client, CoordinatorKey, Node, Options};
 pub use connection::{Connection, Pending};
 pub use consumer::{
     Assignor, Consumer, ConsumerOptions, ConsumerRecord, Isolation, OffsetReset, StartAt,

@@ -75,7 +75,7 @@ const STATES: [&str; 7] = [
     "Assigning",
     "Empty",
 ];
-const TYPES: [&str; 4] = ["Consumer", "Classic", "Share", "Streams"];
+pub(super) const TYPES: [&str; 4] = ["Consumer", "Classic", "Share", "Streams"];
 
 async fn run(options: Options) -> Result<(), Stop> {
     check(&options)?;

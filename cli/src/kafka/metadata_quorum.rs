@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::connect::{self, Asked, BOOTSTRAP, BOOTSTRAP_CONTROLLER, COMMAND_CONFIG, Properties};
 use super::options::{Options, flag, value};
-use super::{Stop, Tool, say};
+use super::{Stop, Tool, print_table, say};
 
 pub(crate) const TOOL: Tool = Tool {
     name: "kafka-metadata-quorum",
@@ -180,16 +180,6 @@ fn replicas(quorum: &Quorum, now: Option<i64>) -> Result<Vec<[String; 7]>, Stop>
     table.extend(followers.map(|replica| row(replica, "Follower")));
     table.extend(quorum.observers.iter().map(|replica| row(replica, "Observer")));
     Ok(table)
-}
-
-/// Columns as wide as their widest word, each followed by a tab.
-fn print_table(table: &[[String; 7]]) {
-    let width = |at: usize| table.iter().map(|row| row[at].len()).max().unwrap_or_default();
-    let widths: [usize; 7] = std::array::from_fn(width);
-    for row in table {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}\t"));
-        say(cells.collect::<String>());
-    }
 }
 
 async fn add(options: &Options, properties: Properties) -> Result<(), Stop> {

@@ -18,6 +18,7 @@ mod describe_groups;
 mod features;
 mod filter;
 mod formatter;
+mod groups;
 mod leader_election;
 mod line_reader;
 mod log_dir_moves;
@@ -29,6 +30,7 @@ mod reassign_partitions;
 mod reset_offsets;
 mod time;
 mod topics;
+mod transactions;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -60,9 +62,11 @@ const TOOLS: &[&Tool] = &[
     &cluster::LOG_DIRS,
     &cluster_tool::TOOL,
     &features::TOOL,
+    &groups::TOOL,
     &leader_election::TOOL,
     &metadata_quorum::TOOL,
     &reassign_partitions::TOOL,
+    &transactions::TOOL,
 ];
 
 /// Why a tool ends early.
@@ -138,4 +142,30 @@ pub(crate) fn say(line: impl fmt::Display) {
 
 pub(crate) fn complain(line: impl fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Columns as wide as their widest word, each followed by a tab.
+pub(crate) fn print_table(table: &[impl AsRef<[String]>]) {
+    let columns = table.first().map_or(0, |row| row.as_ref().len());
+    let width = |at: usize| table.iter().map(|row| row.as_ref()[at].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in table {
+        let cells =
+            row.as_ref().iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}\t"));
+        say(cells.collect::<String>());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_image_has_each_tool_under_its_name() {
+        let links: BTreeSet<&str> = include_str!("../../../image/tools").lines().collect();
+        let names: Vec<String> = TOOLS.iter().map(|tool| format!("{}.sh", tool.name)).collect();
+        assert_eq!(links, names.iter().map(String::as_str).collect());
+    }
 }

@@ -8,6 +8,7 @@ mod groups;
 mod offsets;
 pub(crate) mod quorum;
 mod topics;
+mod transactions;
 mod types;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use kafka_protocol::protocol::VersionRange;
 
 pub(crate) use groups::{by_topic, decode_assignment};
 pub use quorum::{Quorum, QuorumEndpoint, QuorumReplica};
+pub use transactions::*;
 pub use types::*;
 
 use crate::names::{str_bytes, topic_name};

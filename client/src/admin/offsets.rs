@@ -95,7 +95,7 @@ impl Admin {
     }
 
     /// Asks the leader of each partition, and again where leadership moved, until the API timeout.
-    async fn each_leader<T: Clone>(
+    pub(super) async fn each_leader<T: Clone>(
         &self,
         mut open: Vec<TopicPartition>,
         ask: impl AsyncFn(i32, &[TopicPartition]) -> Result<Outcome<T>>,
