@@ -51,6 +51,9 @@ func roundTrip(acks kafka.RequiredAcks) func(context.Context, string) error {
 			if err := untilLed(ctx, bootstrap, topic); err != nil {
 				return err
 			}
+			// A broker that refuses records without acks can only close the connection, and a Writer
+			// sends one more request into it before it notices.
+			kafka.DefaultTransport.(*kafka.Transport).CloseIdleConnections()
 		}
 		return writeAndReadAll(ctx, bootstrap, topic, w, first)
 	}

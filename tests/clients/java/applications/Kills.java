@@ -22,14 +22,21 @@ final class Kills implements AutoCloseable {
             log = new File(options.work, name + ".log");
         }
 
-        synchronized void start() throws IOException {
-            if (held || stopping || (process != null && process.isAlive())) return;
+        /** Returns false when there is nothing to start. */
+        synchronized boolean start() throws IOException {
+            if (held || stopping || (process != null && process.isAlive())) return false;
             List<String> command = new ArrayList<>(List.of(ProcessHandle.current().info().command().orElse("java")));
             command.addAll(options.jvm);
             command.addAll(arguments);
             process = new ProcessBuilder(command).redirectErrorStream(true)
                 .redirectOutput(ProcessBuilder.Redirect.appendTo(log)).start();
-            starts++;
+            return true;
+        }
+
+        /** After it was held. One step: else the keeper would take it for one that ended by itself. */
+        synchronized void resume() throws IOException {
+            held = false;
+            start();
         }
 
         /** Killed without a chance to say goodbye. */
@@ -45,7 +52,6 @@ final class Kills implements AutoCloseable {
     private final List<Child> children = new ArrayList<>();
     private final Thread keeper = new Thread(this::keep, "keeper");
     private volatile boolean stopping;
-    private volatile int starts;
     int ofBrokers, ofApplications, endings;
 
     Kills(Options options) {
@@ -72,9 +78,7 @@ final class Kills implements AutoCloseable {
                 Thread.sleep(200);
                 synchronized (children) {
                     for (Child child : children) {
-                        if (child.held || child.process.isAlive()) continue;
-                        endings++;
-                        child.start();
+                        if (child.start()) endings++;
                     }
                 }
             }
@@ -113,8 +117,7 @@ final class Kills implements AutoCloseable {
         ofApplications++;
         options.say(child.name + " is killed");
         Thread.sleep(random.nextInt(1500));
-        child.held = false;
-        child.start();
+        child.resume();
     }
 
     String summary() {
