@@ -67,7 +67,8 @@ need() {
   [ "$(id -u)" -eq 0 ] || { say "$program is missing, and only root can install $*"; return 1; }
   say "installing $* for $program"
   log=$(mktemp)
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"; } >"$log" 2>&1 ||
+  # One at a time: what is prepared beside a layer may want some, too.
+  flock "$OTTLA_CACHE/apt.lock" sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"' - "$@" >"$log" 2>&1 ||
     { tail -n 20 "$log" >&2; rm -f "$log"; return 1; }
   rm -f "$log"
   command -v "$program" >/dev/null || { say "$* did not bring $program"; return 1; }
@@ -84,11 +85,20 @@ rust_target() {
   export CARGO_TERM_COLOR=never
 }
 
+# release_program NAME: builds a program and prints where it is: `ottla`, the static binary that the
+# image holds, or one of the tests'.
+release_program() (
+  rust_target || exit 1
+  if [ "$1" = ottla ]; then exec "$REPO/image/compile"; fi
+  cd "$REPO" && cargo build --quiet --release --package ottla-tests --bin "$1" >&2 || exit 1
+  echo "${CARGO_TARGET_DIR:-$REPO/target}/release/$1"
+)
+
 # The one release build of the layers that run processes: the static binary that the image holds.
 # Sets OTTLA to its path.
 release_binary() {
   rust_target || return 1
-  check "the release build" "$REPO/image/compile" || return 1
+  check "the release build" release_program ottla || return 1
   OTTLA=$("$REPO/image/compile" --path)
   export OTTLA
 }

@@ -13,6 +13,8 @@ pub mod follower;
 pub mod isr;
 pub mod leader;
 pub mod log_config;
+#[cfg(feature = "simulation")]
+pub mod model;
 pub mod moves;
 pub mod partition;
 pub mod partitions;
@@ -35,7 +37,5 @@ pub use remote::{Leaders, RemoteLeader, ToController};
 
 #[cfg(test)]
 mod conversation;
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 pub(crate) mod tests;

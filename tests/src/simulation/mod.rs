@@ -18,6 +18,12 @@ mod trace;
 mod wire;
 mod workload;
 
+#[cfg(not(any(tokio_unstable, doc, doctest)))]
+compile_error!(
+    "the same seed would not give the same trace: tokio takes a seed only with `--cfg tokio_unstable`, \
+     which .cargo/config.toml sets unless RUSTFLAGS is set: unset that, or add the flag to it"
+);
+
 use std::cell::RefCell;
 use std::fmt;
 use std::panic;

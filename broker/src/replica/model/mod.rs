@@ -16,6 +16,7 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use super::leader::Rules;
 use crate::controller::image::PartitionImage;
+use crate::env::simulated::Bug;
 use crate::types::{LeaderEpoch, Millis};
 use log::Log;
 use state::{Node, Role, State};
@@ -36,19 +37,11 @@ struct Scope {
     crashes: u8,
     /// Partition epochs: fencings, elections and ISRs.
     changes: i32,
-    #[cfg(feature = "simulation")]
-    bug: Option<crate::env::simulated::Bug>,
+    bug: Option<Bug>,
 }
 
 /// 2.6 million states.
-const CRASHES: Scope = Scope {
-    records: 1,
-    elections: 2,
-    crashes: 1,
-    changes: 2,
-    #[cfg(feature = "simulation")]
-    bug: None,
-};
+const CRASHES: Scope = Scope { records: 1, elections: 2, crashes: 1, changes: 2, bug: None };
 
 /// 8.7 million states; with one change more they are too many.
 const ISR_CHANGES: Scope = Scope { crashes: 0, changes: 3, ..CRASHES };
@@ -155,7 +148,6 @@ impl Model for Scope {
     }
 
     fn next_state(&self, before: &State, action: Action) -> Option<State> {
-        #[cfg(feature = "simulation")]
         crate::env::simulated::plant(self.bug);
         let mut state = before.clone();
         match action {
@@ -254,27 +246,31 @@ impl Scope {
     }
 }
 
-#[test]
-#[ignore = "a minute and more: the simulation layer runs it, optimised"]
-fn whatever_the_order_of_events_the_roles_lose_nothing() {
-    for scope in [CRASHES, ISR_CHANGES] {
+/// Whatever the order of events, the roles lose nothing. Returns what was looked at.
+///
+/// # Panics
+/// When a property does not hold; tells the events that lead there.
+pub fn check_roles() -> Vec<String> {
+    let checked = |scope: Scope| {
         let checker = scope.check();
-        println!("{} states, {} steps deep", checker.unique_state_count(), checker.max_depth());
         checker.assert_properties();
-    }
+        format!("{} states, {} steps deep", checker.unique_state_count(), checker.max_depth())
+    };
+    [CRASHES, ISR_CHANGES].map(checked).into()
 }
 
-/// The model can fail, too: bugs planted in the roles contradict it.
-#[cfg(feature = "simulation")]
-#[test]
-#[ignore = "a minute and more: the simulation layer runs it, optimised"]
-fn bugs_planted_in_the_roles_are_found() {
-    use crate::env::simulated::Bug;
-
-    for bug in [Bug::HighWatermarkByMajority, Bug::IsrExpandsWithoutLogEndCheck] {
+/// The model can fail, too: bugs planted in the roles contradict it. Returns what each leads to.
+///
+/// # Panics
+/// When one is not found.
+pub fn check_planted_bugs() -> Vec<String> {
+    let found = |bug: Bug| {
         let checker = Scope { bug: Some(bug), changes: 4, ..ISR_CHANGES }.check();
-        let found = checker.discoveries();
-        println!("{bug:?}: {} states, {:?}", checker.unique_state_count(), found.keys());
-        assert!(found.keys().any(|name| *name != REACHED), "{bug:?}");
-    }
+        let discoveries = checker.discoveries();
+        let mut contradicted = discoveries.keys().filter(|name| **name != REACHED);
+        let first = contradicted.next();
+        let first = first.unwrap_or_else(|| panic!("{} is not found", bug.name()));
+        format!("{}: not so after {} states: {first}", bug.name(), checker.unique_state_count())
+    };
+    [Bug::HighWatermarkByMajority, Bug::IsrExpandsWithoutLogEndCheck].map(found).into()
 }
